@@ -1,0 +1,2 @@
+//! The icllama command.
+fn main() {}
