@@ -1,1 +1,3 @@
-//! Skeleton.
+//! icllama's Internet Computer canister.
+
+pub mod api;

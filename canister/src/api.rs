@@ -1,0 +1,27 @@
+//! The candid types of the canister's methods, shared with every Rust client. One record goes in, a
+//! `Result` of one record and [`Error`] comes out; fields added later are `opt`.
+//! Knows nothing of how the service works.
+
+mod config;
+mod error;
+mod model;
+mod session;
+mod upload;
+
+pub use config::{CanisterInfo, Config, ConfigUpdate, GenerateAccess, InitArg};
+pub use error::{Error, Role};
+pub use model::{LoadState, ModelInfo, ModelLoadStepArg, ModelLoadStepOk, ModelStatus, RejectedModel, StoredModel};
+pub use session::{
+    ChatMessage, FinishReason, MessageText, SessionAdvanceArg, SessionAppendArg, SessionAppendOk, SessionCreateArg,
+    SessionCreateOk, SessionDigestsOk, SessionIdArg, SessionInput, SessionListArg, SessionListOk, SessionLogitsOk,
+    SessionOptions, SessionOutputArg, SessionOutputOk, SessionPageArg, SessionProgress, SessionState, SessionStatus,
+    SessionSummary, SessionTokensOk,
+};
+pub use upload::{
+    ByteRange, UploadBeginArg, UploadBeginOk, UploadChunk, UploadChunkArg, UploadChunkOk, UploadCommitArg,
+    UploadCommitOk, UploadIdArg, UploadState, UploadStatus, UploadStatusArg,
+};
+
+/// Largest chunk that [`UploadChunkArg`] accepts: an ingress message holds 2 MiB, the envelope and the
+/// candid header need the rest.
+pub const MAX_CHUNK_BYTES: u64 = 2_000_000;

@@ -1,0 +1,90 @@
+//! Types of `config_get`, `config_set`, `version` and of the installation argument.
+
+use candid::{CandidType, Principal};
+use serde::{Deserialize, Serialize};
+
+/// Who may create sessions. Controllers and operators always may.
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GenerateAccess {
+    /// Nobody else.
+    Controllers,
+    /// Principals on the list `users`.
+    AllowList,
+    /// Anybody with an identity.
+    Authenticated,
+    /// Anybody, anonymous callers included. All anonymous callers are one principal: they see each
+    /// other's sessions.
+    Anyone,
+}
+
+/// The settings.
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Who may generate.
+    pub generate_access: GenerateAccess,
+    /// Who may upload, load and configure besides the controllers.
+    pub operators: Vec<Principal>,
+    /// Who may generate under `AllowList`.
+    pub users: Vec<Principal>,
+    /// Instructions at which a call stops computing; the platform's limit is 40e9, the rest is for
+    /// saving and replying.
+    pub max_instructions: u64,
+    /// Heap bytes for the keys and values of sessions; the least recently used are dropped and
+    /// computed again when needed.
+    pub cache_heap_bytes: u64,
+    /// Sessions in all.
+    pub max_sessions: u32,
+    /// Sessions of one principal.
+    pub max_sessions_per_principal: u32,
+    /// Bytes of text in one input, all messages together.
+    pub max_input_bytes: u32,
+    /// Tokens of one session, prompt and answers together. The model's context is a limit too.
+    pub max_session_tokens: u32,
+}
+
+/// Changes the fields that are present and leaves the others. Only controllers may change `operators`.
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, Default, PartialEq, Eq)]
+pub struct ConfigUpdate {
+    /// See [`Config::generate_access`].
+    pub generate_access: Option<GenerateAccess>,
+    /// See [`Config::operators`].
+    pub operators: Option<Vec<Principal>>,
+    /// See [`Config::users`].
+    pub users: Option<Vec<Principal>>,
+    /// See [`Config::max_instructions`].
+    pub max_instructions: Option<u64>,
+    /// See [`Config::cache_heap_bytes`].
+    pub cache_heap_bytes: Option<u64>,
+    /// See [`Config::max_sessions`].
+    pub max_sessions: Option<u32>,
+    /// See [`Config::max_sessions_per_principal`].
+    pub max_sessions_per_principal: Option<u32>,
+    /// See [`Config::max_input_bytes`].
+    pub max_input_bytes: Option<u32>,
+    /// See [`Config::max_session_tokens`].
+    pub max_session_tokens: Option<u32>,
+}
+
+/// Argument of installation; may be absent.
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, Default, PartialEq, Eq)]
+pub struct InitArg {
+    /// Settings that differ from the defaults.
+    pub config: Option<ConfigUpdate>,
+}
+
+/// What runs here.
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct CanisterInfo {
+    /// Version of icllama.
+    pub version: String,
+    /// Version of the stable memory layout.
+    pub layout_version: u32,
+    /// Largest chunk of an upload.
+    pub max_chunk_bytes: u64,
+    /// Bytes of text in one input.
+    pub max_input_bytes: u32,
+    /// Tokens of one session.
+    pub max_session_tokens: u32,
+    /// Instructions at which a call stops computing.
+    pub max_instructions: u64,
+}

@@ -1,0 +1,141 @@
+//! Everything that can be refused, in one documented variant.
+
+use candid::CandidType;
+use serde::{Deserialize, Serialize};
+
+use super::ByteRange;
+
+/// What a caller has to be.
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// A controller of the canister.
+    Controller,
+    /// A controller, or a principal on the operator list.
+    Operator,
+    /// Whoever the setting `generate_access` admits.
+    User,
+}
+
+/// Why a method refused. The canister never traps on input; each variant says what to do.
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Error {
+    /// The caller lacks the role.
+    #[error("the caller needs the role {role:?}; ask a controller, or call with another identity")]
+    NotAuthorized {
+        /// The role that is needed.
+        role: Role,
+    },
+    /// A field of the argument is not acceptable.
+    #[error("field {field} is not acceptable: {reason}")]
+    InvalidArgument {
+        /// Name of the field.
+        field: String,
+        /// What is wrong and what would be right.
+        reason: String,
+    },
+    /// A limit would be passed. Limits are listed by `config_get` and `version`.
+    #[error("limit {limit} is {max}, the call needs {needed}; ask for less, or have an operator raise it")]
+    LimitExceeded {
+        /// Name of the limit.
+        limit: String,
+        /// Its present value.
+        max: u64,
+        /// What the call would need.
+        needed: u64,
+    },
+    /// There is no upload with this id (never begun, aborted, or already committed).
+    #[error("there is no upload {upload_id}; begin one, or ask upload_status for the present one")]
+    UploadNotFound {
+        /// The id asked for.
+        upload_id: u64,
+    },
+    /// Another upload is going on.
+    #[error("upload {upload_id} of {name} is going on; finish it, or abort it first")]
+    UploadInProgress {
+        /// Its id.
+        upload_id: u64,
+        /// Its model name.
+        name: String,
+        /// Its size in bytes.
+        total_bytes: u64,
+        /// Its SHA-256.
+        #[serde(with = "serde_bytes")]
+        sha256: Vec<u8>,
+    },
+    /// The upload cannot be committed yet.
+    #[error("{missing_bytes} bytes are missing, first at offset {}; send them, then commit again", first_missing.offset)]
+    UploadIncomplete {
+        /// How many bytes have not arrived.
+        missing_bytes: u64,
+        /// The first gap.
+        first_missing: ByteRange,
+    },
+    /// All bytes arrived, but they are not the announced ones. The upload stays open.
+    #[error("the bytes have another SHA-256 than announced; send the damaged chunks again and commit, or abort")]
+    HashMismatch {
+        /// Announced at `upload_begin`.
+        #[serde(with = "serde_bytes")]
+        expected: Vec<u8>,
+        /// Of the bytes that arrived.
+        #[serde(with = "serde_bytes")]
+        actual: Vec<u8>,
+    },
+    /// No model has been uploaded.
+    #[error("no model is stored; upload one first")]
+    ModelMissing,
+    /// The model is being loaded from stable memory into the heap; this goes on by itself.
+    #[error("the model is loading ({done_bytes} of {total_bytes} bytes); call again later")]
+    ModelLoading {
+        /// Bytes already loaded.
+        done_bytes: u64,
+        /// Bytes to load.
+        total_bytes: u64,
+    },
+    /// The stored model could not be loaded.
+    #[error("the stored model cannot be loaded: {message}")]
+    ModelRejected {
+        /// What is wrong with the file.
+        message: String,
+    },
+    /// The session was made for a model that is no longer the loaded one.
+    #[error("the session belongs to another model; its output can still be read, but create a new session to go on")]
+    ModelChanged,
+    /// The model has no chat template, so messages cannot be turned into a prompt.
+    #[error("the model has no chat template; send text or tokens")]
+    NoChatTemplate,
+    /// There is no such session, or it belongs to another principal: the two are not told apart.
+    #[error("there is no session {session_id} of this caller")]
+    SessionNotFound {
+        /// The id asked for.
+        session_id: u64,
+    },
+    /// The session has no logits in the heap (nothing computed since creation, eviction or upgrade).
+    #[error("session {session_id} has no logits at hand; advance it first")]
+    LogitsUnavailable {
+        /// The session.
+        session_id: u64,
+    },
+    /// Stable memory could not grow.
+    #[error(
+        "stable memory cannot grow by {needed_bytes} bytes; raise the canister's memory allowance or top up cycles"
+    )]
+    StableMemoryFull {
+        /// How much was needed.
+        needed_bytes: u64,
+    },
+    /// Tokenizing, templating or computing failed: the prompt does not suit the model, or the model
+    /// produces numbers that are not finite.
+    #[error("{stage}: {message}")]
+    Model {
+        /// Which stage failed.
+        stage: String,
+        /// Its message.
+        message: String,
+    },
+    /// Data in stable memory does not have the expected form: a fault of this canister.
+    #[error("stored data is damaged: {message}; please report this")]
+    Damaged {
+        /// What was found where.
+        message: String,
+    },
+}
