@@ -1,1 +1,3 @@
-//! Skeleton.
+//! What the `icllama` command is made of.
+
+pub mod shim;
