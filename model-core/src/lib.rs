@@ -1,6 +1,11 @@
 //! Llama-family inference with the same bits on every target.
 
 pub mod budget;
+pub mod kernels;
+pub mod math;
+pub mod model;
+pub mod pack;
+mod parallel;
 pub mod source;
 
 /// Index of a token in the vocabulary.

@@ -1,0 +1,153 @@
+//! Activations in the form that the products read: 16-bit codes with one scale per vector.
+//!
+//! `code = nearest(x * (limit / max|x|))`, ties to even, and `x ≈ code * scale` with `scale = max|x| / limit`.
+//! Everything here is exact or a single IEEE operation per step, so all targets agree; the loops are plain Rust that
+//! compilers vectorise.
+
+use crate::pack::layout::COLUMNS;
+
+/// A vector to be quantised holds a NaN or an infinity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("an activation is infinite or not a number; the model's weights are damaged")]
+pub struct NonFinite;
+
+/// Largest code of matrix activations: 32 products with 8-bit codes stay below 2^31.
+const LIMIT: f32 = 32767.0;
+/// Below this magnitude a vector counts as zero, since the reciprocal of its scale would overflow.
+const SMALLEST: f32 = 1e-30;
+/// `v + ROUND` has the nearest integer to `v` in its low mantissa bits, for `|v| < 2^22`.
+const ROUND: f32 = 12_582_912.0;
+
+/// Quantised activations of a batch, `[tokens, columns]`, beside the values they came from. Buffers are reused.
+#[derive(Debug, Default)]
+pub struct Activations {
+    pub(super) columns: usize,
+    pub(super) tokens: usize,
+    /// `[tokens, columns]`
+    pub(super) codes: Vec<i16>,
+    /// `[tokens]`
+    pub(super) scales: Vec<f32>,
+    /// Sum of each group of 32 codes, `[tokens, columns / 32]`
+    pub(super) sums: Vec<f32>,
+    /// `[tokens, columns]`, only where a float matrix asks for them
+    pub(super) values: Vec<f32>,
+}
+
+/// Which forms of the activations the matrices that will read them need.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Forms {
+    /// Some matrix is coded.
+    pub codes: bool,
+    /// Some matrix is float.
+    pub values: bool,
+}
+
+impl Forms {
+    /// What these matrices need.
+    pub fn of(matrices: &[&crate::pack::Matrix]) -> Self {
+        Self {
+            codes: matrices.iter().any(|matrix| matrix.is_coded()),
+            values: matrices.iter().any(|matrix| !matrix.is_coded()),
+        }
+    }
+}
+
+impl Activations {
+    /// Takes over the batch `x` (`[tokens, columns]`) in the given forms.
+    ///
+    /// # Errors
+    /// [`NonFinite`] if a value is infinite or NaN.
+    pub fn quantize(&mut self, x: &[f32], columns: usize, forms: Forms) -> Result<(), NonFinite> {
+        self.columns = columns;
+        self.tokens = x.len() / columns.max(1);
+        self.values.clear();
+        if forms.values {
+            self.values.extend_from_slice(x);
+        }
+        if !forms.codes {
+            return if max_abs(x).is_finite() { Ok(()) } else { Err(NonFinite) };
+        }
+        self.codes.resize(x.len(), 0);
+        self.scales.resize(self.tokens, 0.0);
+        for ((x, codes), scale) in
+            x.chunks_exact(columns).zip(self.codes.chunks_exact_mut(columns)).zip(&mut self.scales)
+        {
+            *scale = quantize_into(x, LIMIT, codes)?;
+        }
+        self.sums.clear();
+        self.sums.extend(self.codes.chunks_exact(COLUMNS).map(group_sum));
+        Ok(())
+    }
+
+    /// Number of vectors in the batch.
+    pub fn tokens(&self) -> usize {
+        self.tokens
+    }
+
+    /// Length of each vector.
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+}
+
+/// Sum of 32 codes, exact in `f32` (below 2^24).
+fn group_sum(codes: &[i16]) -> f32 {
+    codes.iter().map(|&code| i32::from(code)).sum::<i32>() as f32
+}
+
+/// Quantises one vector to codes of at most `limit` (below 2^15) in magnitude; returns the scale.
+pub(crate) fn quantize_into(x: &[f32], limit: f32, codes: &mut [i16]) -> Result<f32, NonFinite> {
+    let max = max_abs(x);
+    if !max.is_finite() {
+        return Err(NonFinite);
+    }
+    if max < SMALLEST {
+        codes.fill(0);
+        return Ok(0.0);
+    }
+    let inverse = limit / max;
+    for (code, &x) in codes.iter_mut().zip(x) {
+        *code = (x * inverse + ROUND).to_bits() as i16;
+    }
+    Ok(max / limit)
+}
+
+/// Largest magnitude; not finite if any value is not. The bits of non-negative floats order as integers do, and
+/// integer maxima are cheap and do not depend on the order.
+fn max_abs(x: &[f32]) -> f32 {
+    let most = x.iter().fold(0, |most, x| most.max((x.to_bits() & 0x7fff_ffff) as i32));
+    f32::from_bits(most as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_nearest_ties_to_even_and_reach_the_limit() {
+        let mut codes = [0; 6];
+        let scale = quantize_into(&[4.0, -4.0, 0.5, 1.5, -2.5, 0.0], 4.0, &mut codes).unwrap();
+        assert_eq!((scale, codes), (1.0, [4, -4, 0, 2, -2, 0]));
+        quantize_into(&[1.0, -1.0, 0.0, 0.0, 0.0, 0.0], LIMIT, &mut codes).unwrap();
+        assert_eq!(codes[..2], [32767, -32767]);
+    }
+
+    #[test]
+    fn zero_and_vanishing_vectors_have_zero_codes() {
+        let mut codes = [7; 2];
+        assert_eq!(quantize_into(&[0.0, -0.0], LIMIT, &mut codes), Ok(0.0));
+        assert_eq!(codes, [0; 2]);
+        assert_eq!(quantize_into(&[1e-40, -1e-35], LIMIT, &mut codes), Ok(0.0));
+    }
+
+    #[test]
+    fn refuses_what_is_not_finite() {
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let forms = Forms { codes: true, values: false };
+            let mut x = vec![1.0; 32];
+            x[17] = bad;
+            assert_eq!(Activations::default().quantize(&x, 32, forms), Err(NonFinite));
+            assert_eq!(Activations::default().quantize(&x, 32, Forms { codes: false, values: true }), Err(NonFinite));
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! Which instance of the kernels runs: chosen once per model, named in reports, never a matter of results.
+
+use super::attention::{self, Keys, Values};
+use super::product::{self, Product};
+use super::scalar::Scalar;
+
+/// Proof that the instructions of a kernel path exist on this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kernel(Path);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Path {
+    Scalar,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+    Simd128,
+}
+
+/// No kernel of that name runs here.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("no kernel `{name}` on this machine; available: {available}")]
+pub struct UnknownKernel {
+    /// The name asked for.
+    pub name: String,
+    /// Names that would do, separated by commas.
+    pub available: String,
+}
+
+impl Kernel {
+    /// The reference path, on every machine.
+    pub const SCALAR: Self = Self(Path::Scalar);
+
+    /// The fastest path of this machine.
+    pub fn detect() -> Self {
+        Self::available().into_iter().last().unwrap_or(Self::SCALAR)
+    }
+
+    /// Every path of this machine, the fastest last.
+    pub fn available() -> Vec<Self> {
+        let mut paths = vec![Self::SCALAR];
+        #[cfg(target_arch = "x86_64")]
+        if std::arch::is_x86_feature_detected!("avx2") {
+            paths.push(Self(Path::Avx2));
+        }
+        #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+        paths.push(Self(Path::Simd128));
+        paths
+    }
+
+    /// The path of that name.
+    ///
+    /// # Errors
+    /// [`UnknownKernel`] names the paths there are.
+    pub fn by_name(name: &str) -> Result<Self, UnknownKernel> {
+        let available = Self::available();
+        available.iter().copied().find(|kernel| kernel.name() == name).ok_or_else(|| UnknownKernel {
+            name: name.to_owned(),
+            available: available.iter().map(|kernel| kernel.name()).collect::<Vec<_>>().join(", "),
+        })
+    }
+
+    /// `scalar`, `avx2` or `simd128`.
+    pub fn name(self) -> &'static str {
+        match self.0 {
+            Path::Scalar => "scalar",
+            #[cfg(target_arch = "x86_64")]
+            Path::Avx2 => "avx2",
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            Path::Simd128 => "simd128",
+        }
+    }
+
+    /// See [`product::multiply`], whose conditions hold here too.
+    pub(super) unsafe fn multiply(self, has_offsets: bool, product: Product, first: usize, last: usize) {
+        // SAFETY: a `Kernel` exists only where its instructions do; the rest is the caller's promise.
+        unsafe {
+            match (self.0, has_offsets) {
+                (Path::Scalar, true) => product::multiply::<Scalar, true>(product, first, last),
+                (Path::Scalar, false) => product::multiply::<Scalar, false>(product, first, last),
+                #[cfg(target_arch = "x86_64")]
+                (Path::Avx2, true) => avx2::multiply::<true>(product, first, last),
+                #[cfg(target_arch = "x86_64")]
+                (Path::Avx2, false) => avx2::multiply::<false>(product, first, last),
+                #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+                (Path::Simd128, true) => product::multiply::<super::wasm32::Simd128, true>(product, first, last),
+                #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+                (Path::Simd128, false) => product::multiply::<super::wasm32::Simd128, false>(product, first, last),
+            }
+        }
+    }
+
+    /// See [`attention::scores`].
+    pub(crate) fn scores(self, keys: Keys<'_>, query: &[i16], factor: f32, scores: &mut [f32]) {
+        // SAFETY: a `Kernel` exists only where its instructions do; `Keys` and slices carry their lengths.
+        unsafe {
+            match self.0 {
+                Path::Scalar => attention::scores::<Scalar>(keys, query, factor, scores),
+                #[cfg(target_arch = "x86_64")]
+                Path::Avx2 => avx2::scores(keys, query, factor, scores),
+                #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+                Path::Simd128 => attention::scores::<super::wasm32::Simd128>(keys, query, factor, scores),
+            }
+        }
+    }
+
+    /// See [`attention::mix`].
+    pub(crate) fn mix(self, values: Values<'_>, weights: &[i16], factor: f32, out: &mut [f32]) {
+        // SAFETY: a `Kernel` exists only where its instructions do; `Values` and slices carry their lengths.
+        unsafe {
+            match self.0 {
+                Path::Scalar => attention::mix::<Scalar>(values, weights, factor, out),
+                #[cfg(target_arch = "x86_64")]
+                Path::Avx2 => avx2::mix(values, weights, factor, out),
+                #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+                Path::Simd128 => attention::mix::<super::wasm32::Simd128>(values, weights, factor, out),
+            }
+        }
+    }
+}
+
+/// Entry points that switch the compiler's target feature on; everything below them is inlined.
+#[cfg(target_arch = "x86_64")]
+mod avx2 {
+    use super::super::x86_64::Avx2;
+    use super::{Keys, Product, Values, attention, product};
+
+    #[target_feature(enable = "avx2")]
+    pub(super) unsafe fn multiply<const OFFSETS: bool>(product: Product, first: usize, last: usize) {
+        // SAFETY: passed on from the caller.
+        unsafe { product::multiply::<Avx2, OFFSETS>(product, first, last) }
+    }
+
+    #[target_feature(enable = "avx2")]
+    pub(super) unsafe fn scores(keys: Keys<'_>, query: &[i16], factor: f32, scores: &mut [f32]) {
+        // SAFETY: passed on from the caller.
+        unsafe { attention::scores::<Avx2>(keys, query, factor, scores) }
+    }
+
+    #[target_feature(enable = "avx2")]
+    pub(super) unsafe fn mix(values: Values<'_>, weights: &[i16], factor: f32, out: &mut [f32]) {
+        // SAFETY: passed on from the caller.
+        unsafe { attention::mix::<Avx2>(values, weights, factor, out) }
+    }
+}

@@ -1,0 +1,45 @@
+//! The vector operations that the integer products are written in. A lane is always an output (a row, a position, a
+//! head dimension) and never a partial sum of one, so the number of lanes cannot change a result.
+
+/// Eight outputs at a time.
+///
+/// # Safety
+/// All methods of an implementation may only run where its instructions exist. Pointers must be valid for the sizes
+/// given; no alignment is assumed.
+pub(super) trait Isa: Copy {
+    /// Eight `i32`, one per output.
+    type Ints: Copy;
+    /// Eight `f32`, one per output.
+    type Floats: Copy;
+    /// Two neighbouring 16-bit activations, repeated for every output.
+    type Pair: Copy;
+    /// Two neighbouring codes of every output, as 16-bit integers: `[output][2]`.
+    type Codes: Copy;
+
+    /// How many 32-column groups of activations the product keeps in registers while it walks the rows. 0: none; the
+    /// activations come from memory, which is best where a memory operand is free.
+    const GROUPS_HELD: usize;
+
+    /// Eight zeros.
+    unsafe fn zero() -> Self::Ints;
+    /// Broadcasts the two activations at `x`.
+    unsafe fn pair(x: *const i16) -> Self::Pair;
+    /// Widens the 16 codes at `codes`.
+    unsafe fn codes8(codes: *const i8) -> Self::Codes;
+    /// Loads the 16 codes at `codes`.
+    unsafe fn codes16(codes: *const i16) -> Self::Codes;
+    /// `sum[i] + codes[i][0] * x[0] + codes[i][1] * x[1]`; the caller guarantees that nothing overflows.
+    unsafe fn dot_add(sum: Self::Ints, codes: Self::Codes, x: Self::Pair) -> Self::Ints;
+    /// Nearest `f32`, ties to even.
+    unsafe fn to_floats(ints: Self::Ints) -> Self::Floats;
+    /// Eight copies.
+    unsafe fn splat(value: f32) -> Self::Floats;
+    /// Eight neighbouring values.
+    unsafe fn load(from: *const f32) -> Self::Floats;
+    /// Writes eight neighbouring values.
+    unsafe fn store(to: *mut f32, floats: Self::Floats);
+    /// Lane by lane.
+    unsafe fn mul(a: Self::Floats, b: Self::Floats) -> Self::Floats;
+    /// Lane by lane.
+    unsafe fn add(a: Self::Floats, b: Self::Floats) -> Self::Floats;
+}

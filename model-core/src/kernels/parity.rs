@@ -1,0 +1,145 @@
+//! Every kernel path equals the contract, bit for bit, evaluated naively row by row.
+
+use proptest::prelude::*;
+
+use super::{Activations, Forms, Kernel, matmul};
+use crate::pack::Matrix;
+
+/// A matrix as the file would give it, and a batch.
+#[derive(Debug, Clone)]
+struct Case {
+    columns: usize,
+    tokens: usize,
+    codes: Vec<i8>,
+    scales: Vec<f32>,
+    offsets: Vec<f32>,
+    x: Vec<f32>,
+}
+
+fn cases() -> impl Strategy<Value = Case> {
+    let shape = (1usize..40, 1usize..21, 1usize..10, any::<bool>(), any::<u64>(), 0usize..4);
+    shape.prop_map(|(rows, groups, tokens, affine, seed, hostile)| {
+        let mut state = seed | 1;
+        let mut next = move || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state
+        };
+        let extreme = |value: i8, r: u64| match hostile {
+            0 => value,
+            1 => i8::MIN,
+            2 => i8::MAX,
+            _ if r.is_multiple_of(2) => i8::MIN,
+            _ => i8::MAX,
+        };
+        let codes = (0..rows * groups * 32).map(|_| extreme(next() as i8, next())).collect();
+        let mut float = |size: f32| (next() as u32 as f32 / u32::MAX as f32 - 0.5) * size;
+        let scales = (0..rows * groups).map(|_| float(0.1)).collect();
+        let offsets = (0..if affine { rows * groups } else { 0 }).map(|_| float(0.5)).collect();
+        let x = (0..tokens * groups * 32).map(|_| if hostile > 1 { 7.5 } else { float(20.0) }).collect();
+        Case { columns: groups * 32, tokens, codes, scales, offsets, x }
+    })
+}
+
+/// The contract of `product.rs` for one output, without any of its code.
+fn expected(case: &Case, row: usize, x: &[i16], x_scale: f32) -> f32 {
+    let groups = case.columns / 32;
+    let mut acc = 0.0f32;
+    for group in 0..groups {
+        let codes = &case.codes[row * case.columns + group * 32..][..32];
+        let x = &x[group * 32..][..32];
+        let dot: i64 = codes.iter().zip(x).map(|(&code, &x)| i64::from(code) * i64::from(x)).sum();
+        acc += dot as f32 * case.scales[row * groups + group];
+        if !case.offsets.is_empty() {
+            let sum: i64 = x.iter().map(|&x| i64::from(x)).sum();
+            acc += case.offsets[row * groups + group] * sum as f32;
+        }
+    }
+    acc * x_scale
+}
+
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|value| value.to_bits()).collect()
+}
+
+proptest! {
+    #[test]
+    fn coded_products_equal_the_contract_on_every_path(case in cases()) {
+        let matrix = Matrix::from_codes(case.columns, &case.codes, &case.scales, &case.offsets);
+        let mut x = Activations::default();
+        x.quantize(&case.x, case.columns, Forms::of(&[&matrix])).unwrap();
+        let tokens = x.codes.chunks_exact(case.columns).zip(&x.scales);
+        let naive: Vec<f32> =
+            tokens.flat_map(|(x, &scale)| (0..matrix.rows()).map(move |row| (row, x, scale))).map(|(row, x, scale)| expected(&case, row, x, scale)).collect();
+        for kernel in Kernel::available() {
+            let mut y = vec![f32::NAN; case.tokens * matrix.rows()];
+            matmul(kernel, &matrix, &x, &mut y);
+            prop_assert_eq!(bits(&y), bits(&naive), "{}", kernel.name());
+        }
+    }
+
+    #[test]
+    fn float_products_equal_a_plain_loop(rows in 1usize..20, columns in 1usize..70, tokens in 1usize..6, seed in any::<u32>()) {
+        let value = |i: usize| ((i as u32).wrapping_mul(2_654_435_761).wrapping_add(seed) >> 8) as f32 / 8e6 - 1.0;
+        let (w, x): (Vec<f32>, Vec<f32>) = ((0..rows * columns).map(value).collect(), (0..tokens * columns).map(|i| value(i + 7919)).collect());
+        let matrix = Matrix::from_values(columns, &w);
+        let mut batch = Activations::default();
+        batch.quantize(&x, columns, Forms::of(&[&matrix])).unwrap();
+        let mut y = vec![f32::NAN; tokens * rows];
+        matmul(Kernel::detect(), &matrix, &batch, &mut y);
+        for (t, x) in x.chunks_exact(columns).enumerate() {
+            for (row, w) in w.chunks_exact(columns).enumerate() {
+                let plain = w.iter().zip(x).fold(0.0f32, |acc, (w, x)| acc + w * x);
+                prop_assert_eq!(y[t * rows + row].to_bits(), plain.to_bits());
+            }
+        }
+    }
+
+    #[test]
+    fn rows_of_a_matrix_read_back(case in cases()) {
+        let matrix = Matrix::from_codes(case.columns, &case.codes, &case.scales, &case.offsets);
+        let groups = case.columns / 32;
+        let mut out = vec![0.0; case.columns];
+        for row in 0..matrix.rows() {
+            prop_assert!(matrix.row_into(row, &mut out));
+            for (column, out) in out.iter().enumerate() {
+                let at = row * groups + column / 32;
+                let offset = case.offsets.get(at).copied().unwrap_or(0.0);
+                let exact = case.scales[at] * f32::from(case.codes[row * case.columns + column]) + offset;
+                prop_assert_eq!(out.to_bits(), exact.to_bits());
+            }
+        }
+        prop_assert!(!matrix.row_into(matrix.rows(), &mut out));
+    }
+}
+
+#[test]
+fn threads_do_not_change_a_bit() {
+    let (columns, rows, tokens) = (576, 1000, 5);
+    let codes: Vec<i8> = (0..rows * columns).map(|i| (i * 37 % 251) as u8 as i8).collect();
+    let scales: Vec<f32> = (0..rows * columns / 32).map(|i| (i % 17) as f32 * 0.01 - 0.05).collect();
+    let matrix = Matrix::from_codes(columns, &codes, &scales, &scales);
+    let x: Vec<f32> = (0..tokens * columns).map(|i| (i * 31 % 100) as f32 * 0.1 - 4.0).collect();
+    let mut batch = Activations::default();
+    batch.quantize(&x, columns, Forms::of(&[&matrix])).unwrap();
+    let run = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let mut y = vec![0.0; tokens * rows];
+        pool.install(|| matmul(Kernel::detect(), &matrix, &batch, &mut y));
+        bits(&y)
+    };
+    assert_eq!(run(1), run(2));
+    assert_eq!(run(1), run(5));
+}
+
+#[test]
+fn dispatch_picks_the_fastest_path_and_names_it() {
+    assert_eq!(Kernel::by_name(Kernel::detect().name()), Ok(Kernel::detect()));
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx2") {
+        assert_eq!(Kernel::detect().name(), "avx2");
+    }
+    let error = Kernel::by_name("avx9").unwrap_err();
+    assert!(error.to_string().contains("avx9") && error.available.contains("scalar"));
+}

@@ -1,0 +1,81 @@
+//! The reference instance of [`Isa`]: plain Rust, on every target.
+
+use super::isa::Isa;
+
+#[derive(Clone, Copy)]
+pub(super) struct Scalar;
+
+impl Isa for Scalar {
+    type Ints = [i32; 8];
+    type Floats = [f32; 8];
+    type Pair = [i16; 2];
+    type Codes = [[i16; 2]; 8];
+
+    const GROUPS_HELD: usize = 0;
+
+    #[inline(always)]
+    unsafe fn zero() -> Self::Ints {
+        [0; 8]
+    }
+
+    #[inline(always)]
+    unsafe fn pair(x: *const i16) -> Self::Pair {
+        // SAFETY: the caller vouches for two values at `x`.
+        unsafe { x.cast::<[i16; 2]>().read_unaligned() }
+    }
+
+    #[inline(always)]
+    unsafe fn codes8(codes: *const i8) -> Self::Codes {
+        // SAFETY: the caller vouches for 16 codes at `codes`.
+        let codes = unsafe { codes.cast::<[[i8; 2]; 8]>().read_unaligned() };
+        codes.map(|pair| pair.map(i16::from))
+    }
+
+    #[inline(always)]
+    unsafe fn codes16(codes: *const i16) -> Self::Codes {
+        // SAFETY: the caller vouches for 16 codes at `codes`.
+        unsafe { codes.cast::<[[i16; 2]; 8]>().read_unaligned() }
+    }
+
+    #[inline(always)]
+    unsafe fn dot_add(mut sum: Self::Ints, codes: Self::Codes, x: Self::Pair) -> Self::Ints {
+        for (sum, code) in sum.iter_mut().zip(codes) {
+            *sum += i32::from(code[0]) * i32::from(x[0]) + i32::from(code[1]) * i32::from(x[1]);
+        }
+        sum
+    }
+
+    #[inline(always)]
+    unsafe fn to_floats(ints: Self::Ints) -> Self::Floats {
+        ints.map(|v| v as f32)
+    }
+
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> Self::Floats {
+        [value; 8]
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self::Floats {
+        // SAFETY: the caller vouches for eight values at `from`.
+        unsafe { from.cast::<[f32; 8]>().read_unaligned() }
+    }
+
+    #[inline(always)]
+    unsafe fn store(to: *mut f32, floats: Self::Floats) {
+        // SAFETY: the caller vouches for room for eight values at `to`.
+        unsafe { to.cast::<[f32; 8]>().write_unaligned(floats) }
+    }
+
+    #[inline(always)]
+    unsafe fn mul(mut a: Self::Floats, b: Self::Floats) -> Self::Floats {
+        a.iter_mut().zip(b).for_each(|(a, b)| *a *= b);
+        a
+    }
+
+    #[inline(always)]
+    unsafe fn add(mut a: Self::Floats, b: Self::Floats) -> Self::Floats {
+        a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
+        a
+    }
+}

@@ -1,0 +1,4 @@
+//! The transformer.
+
+pub mod attention;
+pub mod kv_cache;

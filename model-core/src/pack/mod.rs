@@ -1,0 +1,58 @@
+//! Weights in the form that the kernels read: decoded once at load, in steps of bounded size.
+
+mod interleave;
+pub(crate) mod layout;
+pub(crate) mod matrix;
+
+pub use matrix::Matrix;
+
+/// Why a tensor cannot be packed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The kernels multiply matrices only.
+    #[error("tensor `{tensor}` has {dimensions} dimensions; a matrix has 2")]
+    NotAMatrix {
+        /// Name of the tensor.
+        tensor: String,
+        /// Its number of dimensions.
+        dimensions: usize,
+    },
+    /// The matrix cannot be addressed on this machine.
+    #[error(
+        "tensor `{tensor}` ({rows} x {columns}) is too large for this machine's address space; use a smaller model"
+    )]
+    TooLarge {
+        /// Name of the tensor.
+        tensor: String,
+        /// Output dimension.
+        rows: u64,
+        /// Input dimension.
+        columns: u64,
+    },
+    /// No memory is left for the packed form.
+    #[error(
+        "no memory for the {bytes} packed bytes of tensor `{tensor}`; use a smaller model or raise the memory limit"
+    )]
+    OutOfMemory {
+        /// Name of the tensor.
+        tensor: String,
+        /// Bytes asked for.
+        bytes: usize,
+    },
+    /// A scale, an offset or a float weight is infinite or not a number.
+    #[error("tensor `{tensor}` holds a weight that is not finite near row {row}; the file is damaged")]
+    NotFinite {
+        /// Name of the tensor.
+        tensor: String,
+        /// First row of the block that was being packed.
+        row: usize,
+    },
+    /// The file could not be read.
+    #[error("tensor `{tensor}`: {source}")]
+    Source {
+        /// Name of the tensor.
+        tensor: String,
+        /// What the source said.
+        source: crate::source::SourceError,
+    },
+}
