@@ -51,7 +51,7 @@ impl Isa for Simd128 {
 
     #[inline(always)]
     unsafe fn to_floats(ints: Self::Ints) -> Self::Floats {
-        ints.map(f32x4_convert_i32x4)
+        [f32x4_convert_i32x4(ints[0]), f32x4_convert_i32x4(ints[1])]
     }
 
     #[inline(always)]
