@@ -92,7 +92,13 @@ impl Activations {
 
 /// Sum of 32 codes, exact in `f32` (below 2^24).
 fn group_sum(codes: &[i16]) -> f32 {
-    codes.iter().map(|&code| i32::from(code)).sum::<i32>() as f32
+    let mut lanes = [0i32; 8];
+    for codes in codes.chunks_exact(8) {
+        for (lane, &code) in lanes.iter_mut().zip(codes) {
+            *lane += i32::from(code);
+        }
+    }
+    lanes.into_iter().sum::<i32>() as f32
 }
 
 /// Quantises one vector to codes of at most `limit` (below 2^15) in magnitude; returns the scale.

@@ -65,6 +65,13 @@ macro_rules! for_16 {
     (@ $i:ident, $body:block, $($n:literal)*) => { $({ const $i: usize = $n; $body })* };
 }
 
+/// Repeats a block for each of `$count` (at most [`TOKENS`]) tokens, for the same reason.
+macro_rules! for_tokens {
+    ($t:ident < $count:ident, $body:block) => {
+        for_16!(@ $t, { if $t < $count { $body } }, 0 1 2 3)
+    };
+}
+
 /// Computes row groups `first..last` for all tokens. Walks the rows outside where activations come from memory, the
 /// columns outside where they are held in registers.
 #[inline(always)]
@@ -166,7 +173,7 @@ unsafe fn columns_outer_single<I: Isa, const OFFSETS: bool>(product: Product, fi
     }
 }
 
-/// [`TOKENS`] tokens, in column blocks of 3 or 2 groups.
+/// [`TOKENS`] tokens, in column blocks of 3 or 4 groups, and smaller ones for the rest.
 #[inline(always)]
 unsafe fn columns_outer_batch<I: Isa, const OFFSETS: bool>(product: Product, first: usize, last: usize) {
     let groups = product.groups;
@@ -176,6 +183,10 @@ unsafe fn columns_outer_batch<I: Isa, const OFFSETS: bool>(product: Product, fir
         while groups.is_multiple_of(3) && groups > at {
             columns_outer::<I, TOKENS, 3, OFFSETS>(product, at, first, last);
             at += 3;
+        }
+        while groups - at >= 4 {
+            columns_outer::<I, TOKENS, 4, OFFSETS>(product, at, first, last);
+            at += 4;
         }
         while groups - at >= 2 {
             columns_outer::<I, TOKENS, 2, OFFSETS>(product, at, first, last);
@@ -202,27 +213,29 @@ unsafe fn columns_outer<I: Isa, const T: usize, const G: usize, const OFFSETS: b
     unsafe {
         let mut pairs = [[[I::pair(product.codes); 16]; G]; T];
         let mut sums = [[I::splat(0.0); G]; T];
-        for t in 0..T {
-            hold::<I, G, OFFSETS>(product.at_token(t), at, &mut pairs[t], &mut sums[t]);
-        }
+        for_tokens!(TOKEN < T, {
+            hold::<I, G, OFFSETS>(product.at_token(TOKEN), at, &mut pairs[TOKEN], &mut sums[TOKEN]);
+        });
         for row_group in first..last {
             let blocks = product.blocks.add(row_group * row_bytes + at * block_bytes(OFFSETS));
             let y = product.y.add(row_group * ROWS);
             let mut acc = [I::splat(0.0); T];
             if !begin {
-                for (t, acc) in acc.iter_mut().enumerate() {
-                    *acc = I::load(y.add(t * product.y_stride));
-                }
+                for_tokens!(TOKEN < T, {
+                    acc[TOKEN] = I::load(y.add(TOKEN * product.y_stride));
+                });
             }
             for_16!(GROUP, {
                 if GROUP < G {
                     group_step::<I, T, G, GROUP, OFFSETS>(&mut acc, blocks, &pairs, &sums);
                 }
             });
-            for (t, acc) in acc.into_iter().enumerate() {
-                let acc = if end { I::mul(acc, I::splat(*product.scales.add(t))) } else { acc };
-                I::store(y.add(t * product.y_stride), acc);
-            }
+            for_tokens!(TOKEN < T, {
+                if end {
+                    acc[TOKEN] = I::mul(acc[TOKEN], I::splat(*product.scales.add(TOKEN)));
+                }
+                I::store(y.add(TOKEN * product.y_stride), acc[TOKEN]);
+            });
         }
     }
 }
@@ -265,12 +278,12 @@ unsafe fn group_step<I: Isa, const T: usize, const G: usize, const GROUP: usize,
         let mut ints = [I::zero(); T];
         for_16!(PAIR, {
             let codes = I::codes8(block.add(2 * ROWS * PAIR).cast());
-            for t in 0..T {
-                ints[t] = I::dot_add(ints[t], codes, pairs[t][GROUP][PAIR]);
-            }
+            for_tokens!(TOKEN < T, {
+                ints[TOKEN] = I::dot_add(ints[TOKEN], codes, pairs[TOKEN][GROUP][PAIR]);
+            });
         });
-        for t in 0..T {
-            acc[t] = accumulate::<I, OFFSETS>(acc[t], ints[t], block, || sums[t][GROUP]);
-        }
+        for_tokens!(TOKEN < T, {
+            acc[TOKEN] = accumulate::<I, OFFSETS>(acc[TOKEN], ints[TOKEN], block, || sums[TOKEN][GROUP]);
+        });
     }
 }
