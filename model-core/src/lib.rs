@@ -1,11 +1,13 @@
 //! Llama-family inference with the same bits on every target.
 
 pub mod budget;
+pub mod gguf;
 pub mod kernels;
 pub mod math;
 pub mod model;
 pub mod pack;
 mod parallel;
+pub mod quant;
 pub mod source;
 
 /// Index of a token in the vocabulary.

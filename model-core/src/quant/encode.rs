@@ -1,0 +1,92 @@
+//! The reference quantizers of GGML (`quantize_row_*_ref`), for models that are made here. Knows nothing of
+//! importance matrices or searches for better scales.
+
+use half::{bf16, f16};
+
+use super::{Error, GROUP, supports, supports_codes};
+use crate::gguf::GgmlType;
+
+/// Encodes `x` as blocks of `ty`, byte for byte as GGML's reference quantizer does.
+///
+/// # Errors
+/// [`Error::Unsupported`]; [`Error::PartialBlock`] unless `x` is a whole number of blocks;
+/// [`Error::NotFinite`] for the block formats (F32, F16 and BF16 keep such values).
+pub fn quantize(ty: GgmlType, x: &[f32]) -> Result<Vec<u8>, Error> {
+    if !supports(ty) {
+        return Err(Error::Unsupported { ty, operation: "encoded" });
+    }
+    let block = ty.block_elements();
+    if !x.len().is_multiple_of(block) {
+        return Err(Error::PartialBlock { ty, len: x.len(), block, unit: "elements" });
+    }
+    if let Some(index) = x.iter().position(|value| supports_codes(ty) && !value.is_finite()) {
+        return Err(Error::NotFinite { ty, index });
+    }
+    let groups = x.as_chunks::<GROUP>().0.iter();
+    Ok(match ty {
+        GgmlType::F32 => x.iter().flat_map(|value| value.to_le_bytes()).collect(),
+        GgmlType::F16 => x.iter().flat_map(|value| f16::from_f32(*value).to_le_bytes()).collect(),
+        GgmlType::BF16 => x.iter().flat_map(|value| bf16::from_f32(*value).to_le_bytes()).collect(),
+        GgmlType::Q8_0 => groups.flat_map(q8_0).collect(),
+        GgmlType::Q4_0 => groups.flat_map(symmetric::<4>).collect(),
+        GgmlType::Q4_1 => groups.flat_map(affine::<4>).collect(),
+        GgmlType::Q5_0 => groups.flat_map(symmetric::<5>).collect(),
+        GgmlType::Q5_1 => groups.flat_map(affine::<5>).collect(),
+        _ => return Err(Error::Unsupported { ty, operation: "encoded" }),
+    })
+}
+
+/// 1 / d, and 0 for a group of equal (or all zero) weights.
+fn inverse(d: f32) -> f32 {
+    if d == 0.0 { 0.0 } else { 1.0 / d }
+}
+
+fn half_bytes(value: f32) -> [u8; 2] {
+    f16::from_f32(value).to_le_bytes()
+}
+
+fn q8_0(x: &[f32; GROUP]) -> Vec<u8> {
+    let d = x.iter().fold(0f32, |most, value| most.max(value.abs())) / 127.0;
+    let inverse = inverse(d);
+    let codes = x.iter().map(|value| (value * inverse).round() as i8 as u8); // round: ties away from zero, as roundf
+    half_bytes(d).into_iter().chain(codes).collect()
+}
+
+/// Q4_0, Q5_0: the value of greatest magnitude gets the code `-2^(BITS-1)`.
+fn symmetric<const BITS: u32>(x: &[f32; GROUP]) -> Vec<u8> {
+    let bias = (1 << (BITS - 1)) as f32;
+    let extreme = x.iter().fold(0f32, |extreme, &value| if value.abs() > extreme.abs() { value } else { extreme });
+    let d = extreme / -bias;
+    let inverse = inverse(d);
+    let codes = x.map(|value| code::<BITS>(value * inverse + (bias + 0.5)));
+    [half_bytes(d).as_slice(), &fifth_bits::<BITS>(&codes), &nibbles(&codes)].concat()
+}
+
+/// Q4_1, Q5_1: the codes span the range from the least to the greatest value.
+fn affine<const BITS: u32>(x: &[f32; GROUP]) -> Vec<u8> {
+    let least = x.iter().copied().fold(f32::INFINITY, f32::min);
+    let greatest = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let d = (greatest - least) / ((1 << BITS) - 1) as f32;
+    let inverse = inverse(d);
+    let codes = x.map(|value| code::<BITS>((value - least) * inverse + 0.5));
+    [half_bytes(d).as_slice(), &half_bytes(least), &fifth_bits::<BITS>(&codes), &nibbles(&codes)].concat()
+}
+
+/// Truncates to an integer of `BITS` bits.
+fn code<const BITS: u32>(value: f32) -> u8 {
+    (value as u8).min((1 << BITS) - 1)
+}
+
+/// Low four bits of the codes: the first 16 in the low nibbles, the last 16 in the high ones.
+fn nibbles(codes: &[u8; GROUP]) -> [u8; GROUP / 2] {
+    std::array::from_fn(|i| (codes[i] & 0x0f) | (codes[i + GROUP / 2] << 4))
+}
+
+/// Bit 4 of each code in one little-endian number; nothing for 4-bit formats.
+fn fifth_bits<const BITS: u32>(codes: &[u8; GROUP]) -> Vec<u8> {
+    if BITS == 4 {
+        return Vec::new();
+    }
+    let bits = codes.iter().enumerate().fold(0u32, |bits, (i, code)| bits | (u32::from(code >> 4) << i));
+    bits.to_le_bytes().to_vec()
+}
