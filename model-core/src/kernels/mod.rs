@@ -18,6 +18,8 @@ mod x86_64;
 
 #[cfg(test)]
 mod parity;
+#[cfg(any(test, feature = "fixtures"))]
+pub mod probe;
 
 pub(crate) use activations::quantize_into;
 pub use activations::{Activations, Forms, NonFinite};

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::{Activations, Forms, Kernel, matmul};
+use super::{Activations, Forms, Kernel, matmul, probe};
 use crate::pack::Matrix;
 
 /// A matrix as the file would give it, and a batch.
@@ -131,6 +131,17 @@ fn threads_do_not_change_a_bit() {
     };
     assert_eq!(run(1), run(2));
     assert_eq!(run(1), run(5));
+}
+
+#[test]
+fn whole_cases_have_one_digest_on_every_path() {
+    let digests: Vec<u64> = (0..200).map(|seed| probe::digest(Kernel::SCALAR, seed).unwrap()).collect();
+    assert!(digests.windows(2).all(|pair| pair[0] != pair[1]));
+    for kernel in Kernel::available() {
+        for (seed, digest) in digests.iter().enumerate() {
+            assert_eq!(probe::digest(kernel, seed as u64), Some(*digest), "{} seed {seed}", kernel.name());
+        }
+    }
 }
 
 #[test]

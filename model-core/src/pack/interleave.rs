@@ -1,7 +1,7 @@
 //! Decoded rows to the order of [`super::layout`].
 
 use super::layout::{COLUMNS, ROWS};
-#[cfg(test)]
+#[cfg(any(test, feature = "fixtures"))]
 use super::{Matrix, matrix::Data};
 
 /// Decoded rows, row-major.
@@ -63,7 +63,7 @@ pub(super) fn interleave_floats(packed: &mut Vec<f32>, columns: usize, values: &
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "fixtures"))]
 impl Matrix {
     /// A coded matrix from row-major codes, scales and offsets (none: not affine).
     pub(crate) fn from_codes(columns: usize, codes: &[i8], scales: &[f32], offsets: &[f32]) -> Self {

@@ -3,8 +3,13 @@
 mod interleave;
 pub(crate) mod layout;
 pub(crate) mod matrix;
+mod packer;
+
+#[cfg(test)]
+mod tests;
 
 pub use matrix::Matrix;
+pub use packer::{Packer, Precision};
 
 /// Why a tensor cannot be packed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -38,6 +43,25 @@ pub enum Error {
         tensor: String,
         /// Bytes asked for.
         bytes: usize,
+    },
+    /// The tensor's format has no decoder.
+    #[error(
+        "tensor `{tensor}` has the format {ty}, which is not supported; use a file with F32, F16, BF16, Q8_0, Q5_1, \
+         Q5_0, Q4_1 or Q4_0 tensors"
+    )]
+    Unsupported {
+        /// Name of the tensor.
+        tensor: String,
+        /// Its format.
+        ty: crate::gguf::GgmlType,
+    },
+    /// The tensor's bytes do not decode.
+    #[error("tensor `{tensor}`: {source}")]
+    Format {
+        /// Name of the tensor.
+        tensor: String,
+        /// What the decoder said.
+        source: crate::quant::Error,
     },
     /// A scale, an offset or a float weight is infinite or not a number.
     #[error("tensor `{tensor}` holds a weight that is not finite near row {row}; the file is damaged")]

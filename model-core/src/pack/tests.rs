@@ -1,0 +1,98 @@
+use super::*;
+use crate::gguf::{GgmlType, TensorInfo};
+use crate::quant;
+use crate::source::{ByteSource, SourceError};
+
+/// A source that does not lie in memory.
+struct Remote(Vec<u8>);
+
+impl ByteSource for Remote {
+    fn len(&self) -> u64 {
+        ByteSource::len(&self.0)
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), SourceError> {
+        self.0.read_at(offset, buf)
+    }
+}
+
+const TYPES: [GgmlType; 8] = [
+    GgmlType::F32,
+    GgmlType::F16,
+    GgmlType::BF16,
+    GgmlType::Q8_0,
+    GgmlType::Q4_0,
+    GgmlType::Q4_1,
+    GgmlType::Q5_0,
+    GgmlType::Q5_1,
+];
+
+/// A tensor of `rows` x 64 after 16 foreign bytes, and its exact values.
+fn tensor(ty: GgmlType, rows: usize) -> (TensorInfo, Vec<u8>, Vec<f32>) {
+    let values: Vec<f32> = (0..rows * 64).map(|i| ((i * 7919) % 1009) as f32 / 504.5 - 1.0).collect();
+    let bytes = quant::quantize(ty, &values).unwrap();
+    let mut exact = vec![0.0; rows * 64];
+    quant::dequantize(ty, &bytes, &mut exact).unwrap();
+    let info = TensorInfo { name: "w".into(), shape: vec![64, rows as u64], ty, offset: 16, bytes: bytes.len() as u64 };
+    (info, [vec![0xff; 16], bytes].concat(), exact)
+}
+
+fn pack(info: &TensorInfo, precision: Precision, source: &dyn ByteSource) -> Result<Matrix, Error> {
+    let mut packer = Packer::new(info, precision)?;
+    while !packer.step(source)? {}
+    Ok(packer.finish().unwrap())
+}
+
+fn values(matrix: &Matrix) -> Vec<f32> {
+    let mut values = vec![0.0; matrix.rows() * matrix.columns()];
+    for (row, out) in values.chunks_exact_mut(matrix.columns()).enumerate() {
+        assert!(matrix.row_into(row, out));
+    }
+    values
+}
+
+#[test]
+fn every_format_keeps_its_exact_values_in_both_precisions_and_from_any_source() {
+    for ty in TYPES {
+        for rows in [1, 8, 13, 5000] {
+            let (info, bytes, exact) = tensor(ty, rows);
+            for precision in [Precision::Quantized, Precision::F32] {
+                let matrix = pack(&info, precision, &bytes).unwrap();
+                assert_eq!(matrix.is_coded(), quant::supports_codes(ty) && precision == Precision::Quantized);
+                assert_eq!(values(&matrix), exact, "{ty} {rows} {precision:?}");
+                assert_eq!(values(&pack(&info, precision, &Remote(bytes.clone())).unwrap()), exact);
+            }
+        }
+    }
+}
+
+#[test]
+fn takes_no_more_memory_than_announced_and_works_in_steps() {
+    let (info, bytes, _) = tensor(GgmlType::Q4_1, 16_384);
+    let mut packer = Packer::new(&info, Precision::Quantized).unwrap();
+    let mut steps = 1;
+    while !packer.step(&bytes).unwrap() {
+        steps += 1;
+    }
+    assert_eq!(packer.source_bytes(), info.bytes);
+    assert!(steps > 3, "{steps}");
+    assert_eq!(packer.finish().unwrap().bytes(), 16_384 / 8 * 2 * 320);
+    assert!(Packer::new(&info, Precision::Quantized).unwrap().finish().is_none());
+}
+
+#[test]
+fn refuses_what_it_cannot_pack_and_names_the_tensor() {
+    let (info, mut bytes, _) = tensor(GgmlType::Q8_0, 9);
+    let error = pack(&TensorInfo { shape: vec![64], ..info.clone() }, Precision::Quantized, &bytes).unwrap_err();
+    assert_eq!(error, Error::NotAMatrix { tensor: "w".into(), dimensions: 1 });
+    let unsupported = TensorInfo { ty: GgmlType::Q4_K, ..info.clone() };
+    let error = pack(&unsupported, Precision::Quantized, &bytes).unwrap_err();
+    assert!(error.to_string().contains("Q4_K"), "{error}");
+    let huge = TensorInfo { shape: vec![1 << 40, 1 << 40], ..info.clone() };
+    assert!(matches!(pack(&huge, Precision::Quantized, &bytes), Err(Error::TooLarge { .. })));
+    let error = pack(&info, Precision::Quantized, &bytes[..100].to_vec()).unwrap_err();
+    assert!(matches!(error, Error::Source { .. }));
+    bytes[16..18].copy_from_slice(&0x7c00u16.to_le_bytes());
+    let error = pack(&info, Precision::Quantized, &bytes).unwrap_err();
+    assert_eq!(error, Error::NotFinite { tensor: "w".into(), row: 0 });
+}
