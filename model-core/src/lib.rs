@@ -8,6 +8,7 @@ pub mod model;
 pub mod pack;
 mod parallel;
 pub mod quant;
+pub mod sample;
 pub mod source;
 
 /// Index of a token in the vocabulary.
