@@ -1,6 +1,8 @@
 //! Llama-family inference with the same bits on every target.
 
 pub mod budget;
+#[cfg(feature = "fixtures")]
+pub mod fixtures;
 pub mod gguf;
 pub mod kernels;
 pub mod math;
