@@ -1,0 +1,154 @@
+//! A model file as a `ByteSource`: mapped, or read into the heap. Knows nothing of GGUF.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use memmap2::Mmap;
+use model_core::source::{ByteSource, SourceError};
+
+use crate::progress::Progress;
+
+/// How the file gets into memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum LoadMode {
+    /// Map the file; pages are read as they are used.
+    Mmap,
+    /// Read the whole file first.
+    Heap,
+}
+
+/// A file that could not be opened as a model.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelFileError {
+    /// The system refused an operation.
+    #[error("cannot {operation} {}: {reason}; check the path and its permissions", path.display())]
+    Io {
+        /// What was tried: open, read, map or measure.
+        operation: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        reason: std::io::Error,
+    },
+    /// Something else than a regular file.
+    #[error("{} is not a regular file; give the path of a .gguf file", path.display())]
+    NotAFile {
+        /// What was found.
+        path: PathBuf,
+    },
+    /// An empty file.
+    #[error("{} is empty; fetch or copy the model again", path.display())]
+    Empty {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// The bytes of a model file.
+#[derive(Debug)]
+pub enum ModelFile {
+    /// A read-only map of the file.
+    Mapped(Mmap),
+    /// The file's bytes.
+    Heap(Vec<u8>),
+}
+
+impl ModelFile {
+    /// Opens `path` the way `mode` says.
+    ///
+    /// # Errors
+    /// [`ModelFileError`] if it is no readable, regular, non-empty file.
+    pub fn open(path: &Path, mode: LoadMode) -> Result<Self, ModelFileError> {
+        let failed = |operation| move |reason| ModelFileError::Io { operation, path: path.to_owned(), reason };
+        let file = File::open(path).map_err(failed("open"))?;
+        let metadata = file.metadata().map_err(failed("measure"))?;
+        if !metadata.is_file() {
+            return Err(ModelFileError::NotAFile { path: path.to_owned() });
+        }
+        if metadata.len() == 0 {
+            return Err(ModelFileError::Empty { path: path.to_owned() });
+        }
+        match mode {
+            LoadMode::Mmap => map(&file).map(Self::Mapped).map_err(failed("map")),
+            LoadMode::Heap => read(file, metadata.len()).map(Self::Heap).map_err(failed("read")),
+        }
+    }
+
+    /// All bytes of the file.
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Mapped(map) => map,
+            Self::Heap(bytes) => bytes,
+        }
+    }
+}
+
+fn map(file: &File) -> std::io::Result<Mmap> {
+    // SAFETY: the map is private and read-only, and only ever read as bytes. Should another process change the
+    // file, the bytes change under us: every reader checks what it reads and none keeps pointers derived from
+    // file contents. Should another process truncate the file, the system ends ours with SIGBUS, which loses
+    // nothing; `--load heap` avoids even that.
+    unsafe { Mmap::map(file) }
+}
+
+fn read(mut file: File, expected: u64) -> std::io::Result<Vec<u8>> {
+    const BLOCK: u64 = 8 << 20;
+    let progress = Progress::bytes("reading", expected);
+    let mut bytes = Vec::new();
+    let capacity = usize::try_from(expected).map_err(std::io::Error::other)?;
+    bytes.try_reserve_exact(capacity).map_err(std::io::Error::other)?;
+    while file.by_ref().take(BLOCK).read_to_end(&mut bytes)? > 0 {
+        progress.set(bytes.len() as u64);
+    }
+    Ok(bytes)
+}
+
+impl ByteSource for ModelFile {
+    fn len(&self) -> u64 {
+        self.bytes().len() as u64
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), SourceError> {
+        self.bytes().read_at(offset, buf)
+    }
+
+    fn as_slice(&self) -> Option<&[u8]> {
+        Some(self.bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn file_with(bytes: &[u8]) -> tempfile::NamedTempFile {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(bytes).unwrap();
+        file
+    }
+
+    #[test]
+    fn both_modes_serve_the_same_bytes_and_refuse_the_same_ranges() {
+        let file = file_with(b"icllama model");
+        for mode in [LoadMode::Mmap, LoadMode::Heap] {
+            let source = ModelFile::open(file.path(), mode).unwrap();
+            let mut buf = [0; 5];
+            source.read_at(8, &mut buf).unwrap();
+            assert_eq!((&buf, ByteSource::len(&source)), (b"model", 13));
+            assert_eq!(source.as_slice(), Some(&b"icllama model"[..]));
+            assert!(matches!(source.read_at(9, &mut buf), Err(SourceError::OutOfRange { available: 13, .. })));
+        }
+    }
+
+    #[test]
+    fn refuses_what_is_no_model_file_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = |path: &Path| ModelFile::open(path, LoadMode::Mmap).unwrap_err();
+        assert!(matches!(open(folder.path()), ModelFileError::NotAFile { .. }));
+        assert!(matches!(open(&folder.path().join("absent.gguf")), ModelFileError::Io { operation: "open", .. }));
+        assert!(matches!(open(file_with(b"").path()), ModelFileError::Empty { .. }));
+    }
+}

@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# Every check of the repository. Runs them all, names those that failed at the end, and then exits with 1.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+failed=()
+check() { # NAME COMMAND...
+  local name="$1" start=$SECONDS
+  shift
+  echo "=== $name"
+  if "$@"; then echo "=== $name: ok ($((SECONDS - start)) s)"; else failed+=("$name"); echo "=== $name: FAILED" >&2; fi
+}
+tests() {
+  if cargo nextest --version >/dev/null 2>&1; then
+    cargo nextest run --workspace --no-fail-fast
+  else
+    cargo test --workspace --no-fail-fast --lib --bins --tests
+  fi
+}
+
+scripts/prepare.sh || exit 1
+check "model" scripts/fetch-model.sh
+check "format" cargo fmt --all --check
+check "canister" scripts/build-canister.sh
+check "lint" cargo clippy --workspace --all-targets -- -D warnings
+check "lint for wasm" cargo clippy -p model-core -p canister --target wasm32-unknown-unknown -- -D warnings
+check "tests" tests
+check "documentation tests" cargo test --workspace --doc
+check "documentation" env RUSTDOCFLAGS=-Dwarnings cargo doc --workspace --no-deps --quiet
+
+if ((${#failed[@]})); then
+  echo "test.sh: failed: $(IFS=,; echo "${failed[*]}")" >&2
+  exit 1
+fi
+echo "test.sh: all checks passed in $SECONDS s"
