@@ -1,6 +1,7 @@
 //! Llama-family inference with the same bits on every target.
 
 pub mod budget;
+pub mod chat;
 #[cfg(feature = "fixtures")]
 pub mod fixtures;
 pub mod gguf;
@@ -12,6 +13,7 @@ mod parallel;
 pub mod quant;
 pub mod sample;
 pub mod source;
+pub mod tokenizer;
 
 /// Index of a token in the vocabulary.
 pub type TokenId = u32;

@@ -1,0 +1,242 @@
+//! Chat messages to one prompt, by the template in the model's file. Knows nothing of tokens beyond the spelling
+//! of bos and eos, and has no clock.
+//!
+//! Templates are written for Hugging Face's Jinja2 environment; this is that environment on minijinja: blocks are
+//! trimmed, `raise_exception` and loop controls exist, `tojson` writes what Python's `json.dumps` writes, strings
+//! and mappings have the Python methods that templates use. As there, `tools` and `documents` are none.
+//!
+//! A template comes from a file and is not trusted: the steps it takes, its recursion and its output are limited.
+
+mod python;
+
+use std::io;
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::Value;
+use minijinja::{Environment, ErrorKind};
+
+use crate::gguf::{KeyError, Metadata, keys};
+use crate::tokenizer::Tokenizer;
+
+/// Template steps per rendering; a long conversation takes some hundred per message.
+const FUEL: u64 = 2_000_000;
+/// Nested blocks, macros and calls; minijinja's own ceiling is 500, sized for larger stacks than wasm has.
+const RECURSION: usize = 100;
+/// Bytes of a rendered prompt: beyond what any context holds.
+const MAX_OUTPUT: usize = 16 << 20;
+/// The name under which templates are compiled.
+const NAME: &str = "chat_template";
+
+/// One message of a conversation.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct ChatMessage {
+    /// Who speaks: `system`, `user` or `assistant`, or what else the template knows.
+    pub role: String,
+    /// What they say.
+    pub content: String,
+}
+
+impl ChatMessage {
+    fn value(&self) -> Value {
+        Value::from_pairs([("role", self.role.as_str()), ("content", self.content.as_str())])
+    }
+}
+
+/// Why a conversation could not become a prompt.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The metadata entry is not a string.
+    #[error("the chat template cannot be read: {0}")]
+    Metadata(#[from] KeyError),
+    /// The template does not compile.
+    #[error("the chat template is wrong in line {line}: {reason}; use the model without it, or give another")]
+    Syntax {
+        /// Line of the template, from 1; 0 if unknown.
+        line: usize,
+        /// What the template engine said.
+        reason: String,
+    },
+    /// The template failed on these messages.
+    #[error("the chat template failed in line {line}: {reason}")]
+    Render {
+        /// Line of the template, from 1; 0 if unknown.
+        line: usize,
+        /// What the template engine said.
+        reason: String,
+    },
+    /// The template itself refused the messages.
+    #[error("the chat template refuses this conversation: {message}")]
+    Refused {
+        /// The template's own words.
+        message: String,
+    },
+    /// The template asks for the date and none was given.
+    #[error("the chat template needs today's date in line {line}; give one with ChatTemplate::with_date")]
+    NeedsDate {
+        /// Line of the template, from 1; 0 if unknown.
+        line: usize,
+    },
+    /// The template took too many steps.
+    #[error("the chat template took more than {steps} steps; it is faulty or the conversation is too long")]
+    TooManySteps {
+        /// The limit.
+        steps: u64,
+    },
+    /// The prompt became too long.
+    #[error("the prompt became longer than {limit} bytes; shorten the conversation")]
+    TooLong {
+        /// The limit in bytes.
+        limit: usize,
+    },
+}
+
+/// A compiled chat template.
+#[derive(Debug, Clone)]
+pub struct ChatTemplate {
+    environment: Environment<'static>,
+    bos_token: Option<String>,
+    eos_token: Option<String>,
+    date: Option<String>,
+}
+
+impl ChatTemplate {
+    /// The template in a file's metadata (`tokenizer.chat_template`), `None` if it has none.
+    ///
+    /// # Errors
+    /// [`Error::Metadata`] if the entry is not a string, [`Error::Syntax`] if it does not compile.
+    pub fn from_gguf(meta: &Metadata, tokenizer: &Tokenizer) -> Result<Option<Self>, Error> {
+        let Some(source) = meta.opt_str(keys::CHAT_TEMPLATE)? else { return Ok(None) };
+        let text = |id| tokenizer.token_text(id).ok();
+        let bos = tokenizer.bos().and_then(text);
+        let eos = tokenizer.eos().and_then(text);
+        Self::new(source, bos, eos).map(Some)
+    }
+
+    /// Compiles `source`; the tokens are what it sees as `bos_token` and `eos_token`.
+    ///
+    /// # Errors
+    /// [`Error::Syntax`] if it does not compile.
+    pub fn new(source: &str, bos_token: Option<&str>, eos_token: Option<&str>) -> Result<Self, Error> {
+        let mut environment = environment().map_err(|error| syntax_error(&error))?;
+        let source = python::without_generation_marks(source);
+        environment.add_template_owned(NAME, source).map_err(|error| syntax_error(&error))?;
+        let own = |token: Option<&str>| token.map(str::to_owned);
+        Ok(Self { environment, bos_token: own(bos_token), eos_token: own(eos_token), date: None })
+    }
+
+    /// Gives templates that ask for it today's date, already formatted (Llama 3 writes `26 Jul 2024`): they see it
+    /// as `date_string` and as the answer of `strftime_now`, whatever the format. Without it `strftime_now` is
+    /// undefined, which most templates are prepared for.
+    #[must_use]
+    pub fn with_date(mut self, date: impl Into<String>) -> Self {
+        let date = date.into();
+        let answer = date.clone();
+        self.environment.add_function("strftime_now", move |_format: &str| answer.clone());
+        self.date = Some(date);
+        self
+    }
+
+    /// The prompt for a conversation; with `add_generation_prompt` it ends where the model's answer begins.
+    /// Tokenize it with [`parse_special`](crate::tokenizer::EncodeOptions::parse_special): templates spell
+    /// control tokens out. So does a message that contains their spelling.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if the template refuses the conversation (some want alternating roles), the other
+    /// variants if it fails or exceeds a limit.
+    pub fn render(&self, messages: &[ChatMessage], add_generation_prompt: bool) -> Result<String, Error> {
+        let template = self.environment.get_template(NAME).map_err(|error| syntax_error(&error))?;
+        let mut variables = vec![
+            ("messages", messages.iter().map(ChatMessage::value).collect()),
+            ("add_generation_prompt", Value::from(add_generation_prompt)),
+            ("tools", Value::from(())),
+            ("documents", Value::from(())),
+        ];
+        let named = [("bos_token", &self.bos_token), ("eos_token", &self.eos_token), ("date_string", &self.date)];
+        variables.extend(named.into_iter().filter_map(|(name, text)| Some((name, Value::from(text.as_deref()?)))));
+        let mut output = Limited { bytes: Vec::new(), exceeded: false };
+        let rendered = template.render_captured_to(Value::from_pairs(variables), &mut output).map(drop);
+        if output.exceeded {
+            return Err(Error::TooLong { limit: MAX_OUTPUT });
+        }
+        rendered.map_err(|error| render_error(&error))?;
+        Ok(String::from_utf8_lossy(&output.bytes).into_owned())
+    }
+}
+
+fn environment() -> Result<Environment<'static>, minijinja::Error> {
+    let mut environment = Environment::new();
+    environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
+    environment.set_fuel(Some(FUEL));
+    environment.set_recursion_limit(RECURSION);
+    environment.set_unknown_method_callback(python::call_method);
+    environment.add_filter("tojson", python::to_json);
+    environment.add_function("raise_exception", |message: &str| -> Result<Value, minijinja::Error> {
+        let refused = Refused(message.to_owned());
+        Err(minijinja::Error::new(ErrorKind::InvalidOperation, "the template refuses").with_source(refused))
+    });
+    Ok(environment)
+}
+
+/// What `raise_exception` was called with, found again at the end of the chain of causes.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Refused(String);
+
+fn syntax_error(error: &minijinja::Error) -> Error {
+    Error::Syntax { line: error.line().unwrap_or(0), reason: reason(error) }
+}
+
+fn render_error(error: &minijinja::Error) -> Error {
+    let mut line = error.line().unwrap_or(0);
+    let mut kind = error.kind();
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        if let Some(Refused(message)) = inner.downcast_ref() {
+            return Error::Refused { message: message.clone() };
+        }
+        if let Some(inner) = inner.downcast_ref::<minijinja::Error>() {
+            kind = inner.kind();
+            line = inner.line().unwrap_or(line);
+        }
+        cause = inner.source();
+    }
+    let reason = reason(error);
+    match kind {
+        ErrorKind::OutOfFuel => Error::TooManySteps { steps: FUEL },
+        ErrorKind::UnknownFunction if reason.contains("strftime_now") => Error::NeedsDate { line },
+        _ => Error::Render { line, reason },
+    }
+}
+
+/// The engine's kind and detail, without the position, which has a field of its own.
+fn reason(error: &minijinja::Error) -> String {
+    match error.detail() {
+        Some(detail) => format!("{}: {detail}", error.kind()),
+        None => error.kind().to_string(),
+    }
+}
+
+/// Collects output up to [`MAX_OUTPUT`].
+struct Limited {
+    bytes: Vec<u8>,
+    exceeded: bool,
+}
+
+impl io::Write for Limited {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.bytes.len() + bytes.len() > MAX_OUTPUT {
+            self.exceeded = true;
+            return Err(io::Error::other("the output is too long"));
+        }
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

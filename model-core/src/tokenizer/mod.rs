@@ -1,0 +1,213 @@
+//! Text to token ids and back, from the vocabulary in a GGUF file or from a Hugging Face tokenizer.json.
+//! Knows nothing of models, prompts or chat.
+//!
+//! # Special tokens in text
+//! Control tokens have power over a model: they begin and end turns. [`Tokenizer::encode`] takes their spelling
+//! in the text as plain text unless [`EncodeOptions::parse_special`] is set, which is for prompts that a chat
+//! template made. User-defined tokens are always taken whole.
+//!
+//! # Characters that the vocabulary lacks
+//! A byte-level vocabulary may lack single bytes (SmolLM2 has no token for 21 of them). Such a byte is left out of
+//! the tokens, and its neighbours do not merge across it, as in llama.cpp. SentencePiece-style vocabularies use their
+//! byte tokens, else one unknown token for a run of characters; only where there is neither is it an error.
+//!
+//! # The space in front
+//! SentencePiece-style vocabularies put a space in front of text at the beginning and after special tokens. When
+//! [`Tokenizer::decode`] decodes a whole text it drops one space from its first token. [`Tokenizer::token_bytes`],
+//! and with it the stream of generated tokens, keeps it: what is generated continues a prompt.
+
+mod alphabet;
+mod bpe;
+mod error;
+mod from_gguf;
+mod from_json;
+mod merge;
+mod pre;
+mod special;
+mod spm;
+mod stream;
+mod vocab;
+
+use crate::TokenId;
+use crate::gguf::Metadata;
+
+pub use error::Error;
+pub use stream::TextStream;
+pub use vocab::TokenKind;
+
+use special::{Fragment, SpecialTokens};
+use vocab::Vocabulary;
+
+/// What [`Tokenizer::encode`] adds and obeys.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct EncodeOptions {
+    /// Put the bos token in front if the model wants one and the text does not begin with it already
+    /// (templates often write it), and the eos token at the end if the model wants that.
+    pub add_bos: bool,
+    /// Take the spelling of control tokens in the text as those tokens. Only for text you trust.
+    pub parse_special: bool,
+}
+
+/// How text is cut into tokens.
+enum Engine {
+    ByteLevel(bpe::Bpe),
+    SentencePiece(spm::SentencePiece),
+    Json(Box<from_json::JsonEngine>),
+}
+
+/// A vocabulary with its rules for cutting text.
+pub struct Tokenizer {
+    vocabulary: Vocabulary,
+    special: SpecialTokens,
+    engine: Engine,
+    bos: Option<TokenId>,
+    eos: Option<TokenId>,
+    add_bos: bool,
+    add_eos: bool,
+    end_of_generation: Vec<TokenId>,
+    drops_space: bool,
+}
+
+impl Tokenizer {
+    /// Builds the tokenizer that the metadata of a GGUF file describes: byte-level BPE
+    /// (`tokenizer.ggml.model` = `gpt2`) or SentencePiece-style (`llama`).
+    ///
+    /// # Errors
+    /// Anything missing, contradictory or unsupported, one [`Error`] variant each.
+    pub fn from_gguf(meta: &Metadata) -> Result<Self, Error> {
+        from_gguf::build(meta)
+    }
+
+    /// Builds the tokenizer of a Hugging Face `tokenizer.json`; the ids of special tokens, and whether bos and eos
+    /// are added, still come from `meta`.
+    ///
+    /// # Errors
+    /// [`Error::Json`] if the file is malformed; ids in `meta` beyond its vocabulary.
+    pub fn from_json(json: &[u8], meta: &Metadata) -> Result<Self, Error> {
+        from_json::build(json, meta)
+    }
+
+    /// The tokens of `text`.
+    ///
+    /// # Errors
+    /// [`Error::Unspellable`] for a character that a SentencePiece-style vocabulary has no way to spell.
+    pub fn encode(&self, text: &str, options: EncodeOptions) -> Result<Vec<TokenId>, Error> {
+        let mut ids = Vec::with_capacity(text.len() / 3 + 2);
+        if let Engine::Json(engine) = &self.engine {
+            engine.encode(text, options.parse_special, &mut ids)?;
+        } else {
+            self.encode_fragments(text, options.parse_special, &mut ids)?;
+        }
+        if options.add_bos && self.add_bos && ids.first().copied() != self.bos {
+            ids.splice(0..0, self.bos);
+        }
+        if options.add_bos && self.add_eos && ids.last().copied() != self.eos {
+            ids.extend(self.eos);
+        }
+        Ok(ids)
+    }
+
+    fn encode_fragments(&self, text: &str, parse_special: bool, ids: &mut Vec<TokenId>) -> Result<(), Error> {
+        let mut begins = true;
+        for fragment in self.special.split(&self.vocabulary, text, parse_special) {
+            match (fragment, &self.engine) {
+                (Fragment::Token(id), _) => ids.push(id),
+                (Fragment::Text(text), Engine::ByteLevel(bpe)) => bpe.encode(&self.vocabulary, text, ids)?,
+                (Fragment::Text(text), Engine::SentencePiece(pieces)) => {
+                    pieces.encode(&self.vocabulary, text, begins, ids)?;
+                }
+                (Fragment::Text(text), Engine::Json(engine)) => engine.encode(text, parse_special, ids)?,
+            }
+            begins = matches!(fragment, Fragment::Token(_));
+        }
+        Ok(())
+    }
+
+    /// The bytes that a token stands for, not always whole UTF-8 characters (see [`TextStream`]). Control, unknown
+    /// and unused tokens have none; [`token_text`](Self::token_text) gives their spelling.
+    ///
+    /// # Errors
+    /// [`Error::IdOutOfRange`] for ids beyond the vocabulary.
+    pub fn token_bytes(&self, id: TokenId) -> Result<&[u8], Error> {
+        self.check(id)?;
+        Ok(self.vocabulary.bytes(id))
+    }
+
+    /// The token as the vocabulary spells it, in the byte-level alphabet or with U+2581 for spaces.
+    ///
+    /// # Errors
+    /// [`Error::IdOutOfRange`] for ids beyond the vocabulary.
+    pub fn token_text(&self, id: TokenId) -> Result<&str, Error> {
+        self.check(id)?;
+        Ok(self.vocabulary.text(id))
+    }
+
+    /// What a token is for.
+    ///
+    /// # Errors
+    /// [`Error::IdOutOfRange`] for ids beyond the vocabulary.
+    pub fn token_kind(&self, id: TokenId) -> Result<TokenKind, Error> {
+        self.vocabulary.kind(id).ok_or(Error::IdOutOfRange { id, vocab_size: self.vocab_size() })
+    }
+
+    fn check(&self, id: TokenId) -> Result<(), Error> {
+        self.token_kind(id).map(drop)
+    }
+
+    /// The bytes of a whole text, without the space that encoding put in front of it.
+    ///
+    /// # Errors
+    /// [`Error::IdOutOfRange`] for ids beyond the vocabulary.
+    pub fn decode(&self, ids: &[TokenId]) -> Result<Vec<u8>, Error> {
+        let mut bytes = Vec::with_capacity(ids.len() * 4);
+        for &id in ids {
+            bytes.extend_from_slice(self.token_bytes(id)?);
+        }
+        if self.drops_space && bytes.first() == Some(&b' ') {
+            bytes.remove(0);
+        }
+        Ok(bytes)
+    }
+
+    /// Number of tokens; ids lie below it.
+    pub fn vocab_size(&self) -> usize {
+        self.vocabulary.len()
+    }
+
+    /// The token that begins a text, if the model has one.
+    pub fn bos(&self) -> Option<TokenId> {
+        self.bos
+    }
+
+    /// The token that ends a text, if the model has one.
+    pub fn eos(&self) -> Option<TokenId> {
+        self.eos
+    }
+
+    /// Whether the model wants texts to begin with [`bos`](Self::bos).
+    pub fn adds_bos(&self) -> bool {
+        self.add_bos
+    }
+
+    /// Whether the token is a control token: structure without text. `false` beyond the vocabulary.
+    pub fn is_control(&self, id: TokenId) -> bool {
+        self.vocabulary.kind(id) == Some(TokenKind::Control)
+    }
+
+    /// All tokens after which a generation is over, in ascending order: the file's eos, end of turn and end of
+    /// message, and special tokens with a well-known spelling such as `<|im_end|>`.
+    pub fn end_of_generation(&self) -> &[TokenId] {
+        &self.end_of_generation
+    }
+}
+
+impl std::fmt::Debug for Tokenizer {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let kind = match self.engine {
+            Engine::ByteLevel(_) => "byte level",
+            Engine::SentencePiece(_) => "SentencePiece",
+            Engine::Json(_) => "tokenizer.json",
+        };
+        formatter.debug_struct("Tokenizer").field("kind", &kind).field("vocab_size", &self.vocab_size()).finish()
+    }
+}

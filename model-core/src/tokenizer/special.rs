@@ -1,0 +1,185 @@
+//! Tokens that are matched as a whole in the text before it is cut into words, and those that end a generation.
+
+use super::error::{Error, shorten};
+use super::vocab::{KeyTable, TokenKind, Vocabulary};
+use crate::TokenId;
+
+/// A stretch of the text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fragment<'t> {
+    /// To be cut into words.
+    Text(&'t str),
+    /// One whole token.
+    Token(TokenId),
+}
+
+/// Finds control, unknown and user-defined tokens in text by their spelling.
+#[derive(Debug, Clone)]
+pub(super) struct SpecialTokens {
+    table: KeyTable,
+    /// By first byte: the lengths of such tokens, longest first.
+    lengths: Vec<Vec<usize>>,
+}
+
+impl SpecialTokens {
+    /// Collects the special tokens of `vocabulary`.
+    ///
+    /// # Errors
+    /// [`Error::DuplicateToken`] if two are spelled alike.
+    pub(super) fn new(vocabulary: &Vocabulary) -> Result<Self, Error> {
+        let special = || vocabulary.iter().filter(|&(_, kind)| is_special(kind)).map(|(id, _)| id);
+        let mut table = KeyTable::with_capacity(special().count());
+        let mut lengths = vec![Vec::new(); 256];
+        for id in special() {
+            let text = vocabulary.text(id);
+            table.insert(vocabulary.texts(), id).map_err(|first| Error::DuplicateToken {
+                first,
+                second: id,
+                text: shorten(text),
+            })?;
+            if let Some(lengths) = text.bytes().next().and_then(|first| lengths.get_mut(usize::from(first))) {
+                lengths.push(text.len());
+            }
+        }
+        for lengths in &mut lengths {
+            lengths.sort_unstable_by(|a, b| b.cmp(a));
+            lengths.dedup();
+        }
+        Ok(Self { table, lengths })
+    }
+
+    /// The special token spelled `text`.
+    pub(super) fn find(&self, vocabulary: &Vocabulary, text: &str) -> Option<TokenId> {
+        self.table.find(vocabulary.texts(), text.as_bytes())
+    }
+
+    /// Cuts out the tokens found in `text`, from the left, the longest first. Control and unknown tokens are found
+    /// only with `parse_special`, user-defined ones always. Empty stretches of text are left out.
+    pub(super) fn split<'t>(&self, vocabulary: &Vocabulary, text: &'t str, parse_special: bool) -> Vec<Fragment<'t>> {
+        let mut fragments = Vec::new();
+        let mut text_start = 0;
+        let mut at = 0;
+        while let Some(tail) = text.as_bytes().get(at..).filter(|tail| !tail.is_empty()) {
+            let Some((id, len)) = self.match_at(vocabulary, tail, parse_special) else {
+                at += 1;
+                continue;
+            };
+            push_text(&mut fragments, &text[text_start..at]);
+            fragments.push(Fragment::Token(id));
+            at += len;
+            text_start = at;
+        }
+        push_text(&mut fragments, &text[text_start..]);
+        fragments
+    }
+
+    fn match_at(&self, vocabulary: &Vocabulary, tail: &[u8], parse_special: bool) -> Option<(TokenId, usize)> {
+        let lengths = self.lengths.get(usize::from(*tail.first()?))?;
+        lengths.iter().find_map(|&len| {
+            let id = self.table.find(vocabulary.texts(), tail.get(..len)?)?;
+            let obeyed = parse_special || vocabulary.kind(id) == Some(TokenKind::UserDefined);
+            obeyed.then_some((id, len))
+        })
+    }
+}
+
+fn push_text<'t>(fragments: &mut Vec<Fragment<'t>>, text: &'t str) {
+    if !text.is_empty() {
+        fragments.push(Fragment::Text(text));
+    }
+}
+
+fn is_special(kind: TokenKind) -> bool {
+    matches!(kind, TokenKind::Control | TokenKind::Unknown | TokenKind::UserDefined)
+}
+
+/// Spellings that end an answer in models whose file names no such token, or only one of several
+/// (the list that llama.cpp keeps, without tokens for filling in the middle of code).
+const END_SPELLINGS: &[&str] = &[
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|im_end|>",
+    "<|end|>",
+    "<|return|>",
+    "<|call|>",
+    "<end_of_turn>",
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "</s>",
+    "<EOT>",
+    "_<EOT>",
+    "[EOT]",
+    "<end_of_utterance>",
+    "<\u{FF5C}end\u{2581}of\u{2581}sentence\u{FF5C}>",
+];
+
+/// The special tokens of `vocabulary` with a spelling that ends an answer, in ascending order.
+///
+/// Where both `<|return|>` and `<|call|>` end an answer, `<|end|>` only ends a part of it and is left out.
+pub(super) fn end_of_generation(vocabulary: &Vocabulary, special: &SpecialTokens) -> Vec<TokenId> {
+    let find =
+        |text: &str| special.find(vocabulary, text).filter(|&id| vocabulary.kind(id) != Some(TokenKind::Unknown));
+    let in_parts = find("<|return|>").is_some() && find("<|call|>").is_some();
+    let spellings = END_SPELLINGS.iter().filter(|&&text| !(in_parts && text == "<|end|>"));
+    let mut ids: Vec<_> = spellings.filter_map(|text| find(text)).collect();
+    ids.sort_unstable();
+    ids
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::vocab::Spelling;
+    use super::*;
+
+    fn vocabulary(tokens: &[(&str, TokenKind)]) -> (Vocabulary, SpecialTokens) {
+        let mut vocabulary = Vocabulary::new(Spelling::Plain, tokens.len());
+        for (text, kind) in tokens {
+            vocabulary.push(text.as_bytes(), *kind).unwrap();
+        }
+        let special = SpecialTokens::new(&vocabulary).unwrap();
+        (vocabulary, special)
+    }
+
+    #[test]
+    fn user_defined_tokens_are_always_found_and_control_tokens_on_request() {
+        let (vocabulary, special) =
+            vocabulary(&[("<s>", TokenKind::Control), ("<u>", TokenKind::UserDefined), ("<n>", TokenKind::Normal)]);
+        let split = |parse| special.split(&vocabulary, "a<s><u>é<n>", parse);
+        assert_eq!(split(false), [Fragment::Text("a<s>"), Fragment::Token(1), Fragment::Text("é<n>")]);
+        assert_eq!(split(true), [Fragment::Text("a"), Fragment::Token(0), Fragment::Token(1), Fragment::Text("é<n>")]);
+        assert!(special.split(&vocabulary, "", true).is_empty());
+    }
+
+    #[test]
+    fn the_longest_token_wins() {
+        let (vocabulary, special) = vocabulary(&[("ab", TokenKind::UserDefined), ("abc", TokenKind::UserDefined)]);
+        assert_eq!(special.split(&vocabulary, "abcab", false), [Fragment::Token(1), Fragment::Token(0)]);
+    }
+
+    #[test]
+    fn a_control_token_does_not_hide_a_shorter_user_defined_one() {
+        let (vocabulary, special) = vocabulary(&[("<a>", TokenKind::Control), ("<", TokenKind::UserDefined)]);
+        assert_eq!(special.split(&vocabulary, "<a>", false), [Fragment::Token(1), Fragment::Text("a>")]);
+    }
+
+    #[test]
+    fn ends_are_found_by_spelling_unless_they_are_plain_text() {
+        let (vocabulary, special) = vocabulary(&[
+            ("</s>", TokenKind::Normal),
+            ("<|eot_id|>", TokenKind::Control),
+            ("<|im_end|>", TokenKind::UserDefined),
+            ("<|im_start|>", TokenKind::Control),
+        ]);
+        assert_eq!(end_of_generation(&vocabulary, &special), [1, 2]);
+    }
+
+    #[test]
+    fn an_end_of_part_does_not_end_the_generation() {
+        let all =
+            [("<|end|>", TokenKind::Control), ("<|return|>", TokenKind::Control), ("<|call|>", TokenKind::Control)];
+        let (all_vocabulary, special) = vocabulary(&all);
+        assert_eq!(end_of_generation(&all_vocabulary, &special), [1, 2]);
+        let (two_vocabulary, special) = vocabulary(&all[..2]);
+        assert_eq!(end_of_generation(&two_vocabulary, &special), [0, 1]);
+    }
+}

@@ -1,0 +1,325 @@
+//! The vocabulary: spelling, decoded bytes and kind of every token, and the lookup by bytes.
+//! Knows nothing of how text is cut into tokens.
+
+use super::Error;
+use super::alphabet::ALPHABET;
+use crate::TokenId;
+
+/// Marks "no token" where an id is stored.
+pub(super) const NO_TOKEN: TokenId = TokenId::MAX;
+
+/// SentencePiece's visible space, U+2581.
+pub(super) const VISIBLE_SPACE: char = '\u{2581}';
+
+/// What a token is for (`tokenizer.ggml.token_type`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenKind {
+    /// Ordinary text.
+    Normal,
+    /// Stands for what the vocabulary cannot spell.
+    Unknown,
+    /// Structure, such as the beginning of a text or the end of a turn: no text of its own.
+    Control,
+    /// Added by the model's author: always matched as a whole, before anything else.
+    UserDefined,
+    /// A hole in the vocabulary.
+    Unused,
+    /// One byte, spelled `<0xNN>`.
+    Byte,
+}
+
+impl TokenKind {
+    /// The kind with the number that GGUF gives it; 0 (undefined) counts as normal.
+    pub(super) fn from_gguf(id: TokenId, number: i32) -> Result<Self, Error> {
+        match number {
+            0 | 1 => Ok(Self::Normal),
+            2 => Ok(Self::Unknown),
+            3 => Ok(Self::Control),
+            4 => Ok(Self::UserDefined),
+            5 => Ok(Self::Unused),
+            6 => Ok(Self::Byte),
+            _ => Err(Error::UnknownTokenType { id, found: number }),
+        }
+    }
+
+    /// Whether decoding such a token gives bytes.
+    fn has_text(self) -> bool {
+        matches!(self, Self::Normal | Self::UserDefined | Self::Byte)
+    }
+}
+
+/// How the vocabulary spells the bytes of normal tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Spelling {
+    /// One character of the GPT-2 alphabet per byte.
+    ByteLevel,
+    /// UTF-8 with U+2581 for a space.
+    SentencePiece,
+    /// UTF-8 as it is.
+    Plain,
+}
+
+/// Byte strings stored back to back.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Pieces {
+    buffer: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Pieces {
+    fn with_capacity(pieces: usize) -> Self {
+        Self { buffer: Vec::with_capacity(pieces.saturating_mul(8)), ends: Vec::with_capacity(pieces) }
+    }
+
+    /// The piece `id`, empty where there is none.
+    pub(super) fn get(&self, id: TokenId) -> &[u8] {
+        let id = id as usize;
+        let start = id.checked_sub(1).and_then(|before| self.ends.get(before)).copied().unwrap_or(0);
+        self.ends.get(id).and_then(|&end| self.buffer.get(start..end)).unwrap_or_default()
+    }
+
+    fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    fn end_piece(&mut self) {
+        self.ends.push(self.buffer.len());
+    }
+}
+
+/// All tokens of a model, by id.
+#[derive(Debug, Clone)]
+pub(super) struct Vocabulary {
+    spelling: Spelling,
+    /// As the file spells them; valid UTF-8.
+    texts: Pieces,
+    /// Decoded; empty for tokens without text.
+    bytes: Pieces,
+    kinds: Vec<TokenKind>,
+}
+
+impl Vocabulary {
+    pub(super) fn new(spelling: Spelling, capacity: usize) -> Self {
+        let kinds = Vec::with_capacity(capacity);
+        Self { spelling, texts: Pieces::with_capacity(capacity), bytes: Pieces::with_capacity(capacity), kinds }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.texts.len()
+    }
+
+    /// Adds the next token.
+    ///
+    /// # Errors
+    /// If the spelling is empty or not UTF-8, or a byte token is not spelled `<0xNN>`.
+    pub(super) fn push(&mut self, text: &[u8], kind: TokenKind) -> Result<(), Error> {
+        let id = self.len() as TokenId;
+        let Ok(text) = std::str::from_utf8(text) else { return Err(Error::TokenNotUtf8 { id }) };
+        if text.is_empty() && kind != TokenKind::Unused {
+            return Err(Error::EmptyToken { id });
+        }
+        self.push_bytes(id, text, kind)?;
+        self.texts.buffer.extend_from_slice(text.as_bytes());
+        self.texts.end_piece();
+        self.kinds.push(kind);
+        Ok(())
+    }
+
+    fn push_bytes(&mut self, id: TokenId, text: &str, kind: TokenKind) -> Result<(), Error> {
+        let out = &mut self.bytes.buffer;
+        match kind {
+            TokenKind::Byte => match parse_byte(text) {
+                Some(byte) => out.push(byte),
+                None => return Err(Error::BadByteToken { id, text: super::error::shorten(text) }),
+            },
+            TokenKind::UserDefined => out.extend_from_slice(text.as_bytes()),
+            TokenKind::Normal => spell_out(self.spelling, text, out),
+            TokenKind::Unknown | TokenKind::Control | TokenKind::Unused => {}
+        }
+        self.bytes.end_piece();
+        Ok(())
+    }
+
+    pub(super) fn kind(&self, id: TokenId) -> Option<TokenKind> {
+        self.kinds.get(id as usize).copied()
+    }
+
+    /// The file's spelling; empty for ids beyond the vocabulary.
+    pub(super) fn text(&self, id: TokenId) -> &str {
+        std::str::from_utf8(self.texts.get(id)).unwrap_or_default()
+    }
+
+    /// What the token decodes to: nothing for control, unknown and unused tokens.
+    pub(super) fn bytes(&self, id: TokenId) -> &[u8] {
+        match self.kind(id) {
+            Some(kind) if kind.has_text() => self.bytes.get(id),
+            _ => &[],
+        }
+    }
+
+    /// What text is matched against: decoded bytes, but visible spaces for SentencePiece vocabularies.
+    pub(super) fn keys(&self) -> &Pieces {
+        match self.spelling {
+            Spelling::ByteLevel => &self.bytes,
+            Spelling::SentencePiece | Spelling::Plain => &self.texts,
+        }
+    }
+
+    /// The spellings, for matching special tokens.
+    pub(super) fn texts(&self) -> &Pieces {
+        &self.texts
+    }
+
+    /// All ids with their kinds.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (TokenId, TokenKind)> + '_ {
+        (0..).zip(self.kinds.iter().copied())
+    }
+
+    /// Whether the token is spelled in the alphabet of byte-level vocabularies, and so can result from merges.
+    pub(super) fn is_byte_level(&self, id: TokenId) -> bool {
+        self.text(id).chars().all(|character| ALPHABET.byte(character).is_some())
+    }
+}
+
+/// Appends what a normal token means to `out`.
+fn spell_out(spelling: Spelling, text: &str, out: &mut Vec<u8>) {
+    match spelling {
+        // A spelling outside the alphabet is shown as it is, as Hugging Face's decoder does.
+        Spelling::ByteLevel => {
+            if !ALPHABET.decode_into(text, out) {
+                out.extend_from_slice(text.as_bytes());
+            }
+        }
+        Spelling::Plain => out.extend_from_slice(text.as_bytes()),
+        Spelling::SentencePiece => {
+            for (index, part) in text.split(VISIBLE_SPACE).enumerate() {
+                if index > 0 {
+                    out.push(b' ');
+                }
+                out.extend_from_slice(part.as_bytes());
+            }
+        }
+    }
+}
+
+/// The byte that `<0xNN>` names.
+pub(super) fn parse_byte(text: &str) -> Option<u8> {
+    let digits = text.strip_prefix("<0x")?.strip_suffix('>')?;
+    if digits.len() != 2 || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        return None;
+    }
+    u8::from_str_radix(digits, 16).ok()
+}
+
+/// Finds tokens by their key: open addressing over ids, so that keys are stored once, in the vocabulary.
+#[derive(Debug, Clone)]
+pub(super) struct KeyTable {
+    /// Id, or [`NO_TOKEN`]; the length is a power of two, at least twice the number of tokens.
+    slots: Vec<TokenId>,
+    /// Bytes of the longest key.
+    longest: usize,
+}
+
+impl KeyTable {
+    pub(super) fn with_capacity(tokens: usize) -> Self {
+        let slots = tokens.saturating_mul(2).max(16).next_power_of_two();
+        Self { slots: vec![NO_TOKEN; slots], longest: 0 }
+    }
+
+    /// Adds piece `id` of `keys`.
+    ///
+    /// # Errors
+    /// The id of the token that has the same key already.
+    pub(super) fn insert(&mut self, keys: &Pieces, id: TokenId) -> Result<(), TokenId> {
+        let key = keys.get(id);
+        self.longest = self.longest.max(key.len());
+        let mask = self.slots.len() - 1;
+        let mut index = hash(key) as usize & mask;
+        while let Some(slot) = self.slots.get_mut(index) {
+            if *slot == NO_TOKEN {
+                *slot = id;
+                return Ok(());
+            }
+            if keys.get(*slot) == key {
+                return Err(*slot);
+            }
+            index = (index + 1) & mask;
+        }
+        Ok(())
+    }
+
+    /// The token with this key among `keys`, the pieces that were inserted from.
+    pub(super) fn find(&self, keys: &Pieces, key: &[u8]) -> Option<TokenId> {
+        if key.len() > self.longest {
+            return None;
+        }
+        let mask = self.slots.len() - 1;
+        let mut index = hash(key) as usize & mask;
+        while let Some(&id) = self.slots.get(index).filter(|&&id| id != NO_TOKEN) {
+            if keys.get(id) == key {
+                return Some(id);
+            }
+            index = (index + 1) & mask;
+        }
+        None
+    }
+}
+
+/// Mixes eight bytes at a time with one multiplication; the upper half is folded down since tables use low bits.
+fn hash(key: &[u8]) -> u64 {
+    let mut state = key.len() as u64;
+    for chunk in key.chunks(8) {
+        let mut word = [0; 8];
+        word[..chunk.len()].copy_from_slice(chunk);
+        state = mix(state ^ u64::from_le_bytes(word));
+    }
+    state
+}
+
+/// One step of the hash (the multiplier is 2^64 divided by the golden ratio, odd).
+pub(super) fn mix(state: u64) -> u64 {
+    let product = state.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    product ^ (product >> 32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_byte_tokens_and_refuses_lookalikes() {
+        assert_eq!(parse_byte("<0x0A>"), Some(10));
+        assert_eq!(parse_byte("<0xfF>"), Some(255));
+        for text in ["<0xA>", "<0x0AB>", "0x0A", "<0x+A>", "<0xG0>", ""] {
+            assert_eq!(parse_byte(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn decodes_each_spelling() {
+        let decode = |spelling, text: &str| {
+            let mut vocabulary = Vocabulary::new(spelling, 1);
+            vocabulary.push(text.as_bytes(), TokenKind::Normal).unwrap();
+            vocabulary.bytes(0).to_vec()
+        };
+        assert_eq!(decode(Spelling::ByteLevel, "\u{120}hi\u{10A}"), b" hi\n");
+        assert_eq!(decode(Spelling::ByteLevel, "a b"), b"a b");
+        assert_eq!(decode(Spelling::SentencePiece, "\u{2581}\u{2581}hi"), b"  hi");
+        assert_eq!(decode(Spelling::Plain, "\u{2581}x"), "\u{2581}x".as_bytes());
+    }
+
+    #[test]
+    fn finds_what_was_inserted_and_names_duplicates() {
+        let mut vocabulary = Vocabulary::new(Spelling::Plain, 0);
+        let mut table = KeyTable::with_capacity(1000);
+        for id in 0..1000 {
+            vocabulary.push(format!("token{id}").as_bytes(), TokenKind::Normal).unwrap();
+            table.insert(vocabulary.keys(), id).unwrap();
+        }
+        vocabulary.push(b"token7", TokenKind::Normal).unwrap();
+        assert_eq!(table.insert(vocabulary.keys(), 1000), Err(7));
+        assert_eq!(table.find(vocabulary.keys(), b"token999"), Some(999));
+        assert_eq!(table.find(vocabulary.keys(), b"token1000"), None);
+        assert_eq!(table.find(vocabulary.keys(), b"a longer key than any"), None);
+    }
+}
