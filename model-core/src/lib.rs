@@ -2,6 +2,7 @@
 
 pub mod budget;
 pub mod chat;
+pub mod config;
 #[cfg(feature = "fixtures")]
 pub mod fixtures;
 pub mod gguf;
@@ -11,6 +12,7 @@ pub mod model;
 pub mod pack;
 mod parallel;
 pub mod quant;
+pub mod reference;
 pub mod sample;
 pub mod source;
 pub mod tokenizer;

@@ -76,6 +76,10 @@ architecture_keys! {
     value_length = "attention.value_length";
     /// Epsilon of the RMS norms.
     rms_epsilon = "attention.layer_norm_rms_epsilon";
+    /// Factor of the attention scores; one over the root of the key length if absent.
+    attention_scale = "attention.scale";
+    /// Experts of the feed-forward network; none or 0 for a dense model.
+    expert_count = "expert_count";
     /// Dimensions of a head that are rotated.
     rope_dimension_count = "rope.dimension_count";
     /// Base of the rotary frequencies.

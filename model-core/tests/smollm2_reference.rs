@@ -1,0 +1,58 @@
+//! SmolLM2 against logits of an independent evaluation (`scripts/golden/smollm2_logits.py`).
+
+use std::path::PathBuf;
+
+use model_core::reference::Reference;
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+struct Golden {
+    tokens: Vec<u32>,
+    sample_every: usize,
+    positions: Vec<Position>,
+}
+
+#[derive(Deserialize)]
+struct Position {
+    top: Vec<usize>,
+    top_logits: Vec<f32>,
+    sample_logits: Vec<f32>,
+}
+
+impl Golden {
+    fn read() -> Self {
+        serde_json::from_str(include_str!("golden/smollm2_logits.json")).unwrap()
+    }
+}
+
+impl Position {
+    /// Largest difference from the golden logits.
+    fn distance(&self, every: usize, logits: &[f32]) -> f32 {
+        let top = self.top.iter().map(|&id| logits[id]).zip(&self.top_logits);
+        let sample = logits.iter().step_by(every).copied().zip(&self.sample_logits);
+        top.chain(sample).map(|(found, golden)| (found - golden).abs()).fold(0.0, f32::max)
+    }
+}
+
+/// The model file, which `scripts/fetch-model.sh` brings.
+fn model() -> Vec<u8> {
+    let beside = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/SmolLM2-135M-Instruct.Q4_1.gguf");
+    let path = std::env::var_os("ICLLAMA_MODEL").map_or_else(|| beside.into(), PathBuf::from);
+    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}; run scripts/fetch-model.sh", path.display()))
+}
+
+#[test]
+fn the_plain_f32_evaluation_equals_the_independent_one() {
+    let golden = Golden::read();
+    let reference = Reference::load(&model()).unwrap();
+    let mut worst = 0.0f32;
+    let mut seen = 0;
+    reference
+        .logits_of(&golden.tokens, |position, logits| {
+            worst = worst.max(golden.positions[position].distance(golden.sample_every, logits));
+            seen += 1;
+        })
+        .unwrap();
+    assert_eq!(seen, golden.positions.len());
+    assert!(worst < 2e-3, "logits differ by {worst}");
+}
