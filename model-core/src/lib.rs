@@ -11,6 +11,7 @@ pub mod math;
 pub mod model;
 pub mod pack;
 mod parallel;
+pub mod prompt;
 pub mod quant;
 pub mod reference;
 pub mod sample;
