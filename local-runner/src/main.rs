@@ -29,6 +29,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Tokenize(commands::tokenize::Args),
     Inspect(commands::inspect::Args),
 }
 
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
 
 fn dispatch(command: Command, output: Output) -> Result<()> {
     match command {
+        Command::Tokenize(args) => args.exec(output),
         Command::Inspect(args) => args.exec(output),
     }
 }

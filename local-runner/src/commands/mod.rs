@@ -1,2 +1,4 @@
-//! One file per verb.
+//! One file per verb: its arguments and what it does.
+
 pub mod inspect;
+pub mod tokenize;
