@@ -1,0 +1,1 @@
+//! One refused module per rule.
