@@ -1,0 +1,91 @@
+#!/usr/bin/env python3
+"""Writes model-core/tests/golden/quant_vectors.json with the reference codecs of the PyPI package `gguf`.
+
+    pip install gguf==0.19.0 numpy==2.4.6
+    scripts/golden/quant_vectors.py model-core/tests/golden/quant_vectors.json
+
+`decode`: blocks with chosen scales and random codes, and their values. `encode`: values and their blocks.
+All bytes are hexadecimal, floats are little-endian f32.
+"""
+
+import importlib.metadata
+import json
+import platform
+import sys
+
+import gguf
+import numpy as np
+
+TYPES = ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1"]
+# One (which makes the values equal the codes), zeros, subnormals, the extremes, and ordinary scales.
+SCALES = [0x3C00, 0x0000, 0x8000, 0x0001, 0x83FF, 0x7BFF, 0xFBFF, 0x0400, 0x2E66, 0xA19A, 0x1234, 0x3C00]
+OFFSETS = [0x0000, 0x3C00, 0x0001, 0x8000, 0xBC00, 0x7BFF, 0x7BFF, 0x0400, 0xA999, 0x2CCD, 0x9234, 0x0000]
+
+
+def halves(bits):
+    return np.array(bits, dtype="<u2").view(np.uint8).reshape(len(bits), 2)
+
+
+def blocks_to_decode(name, rng):
+    qtype = gguf.GGMLQuantizationType[name]
+    elements, size = gguf.GGML_QUANT_SIZES[qtype]
+    if elements == 1:
+        # Every exponent of the type once, infinities included, no NaN (its payload is not part of the format).
+        if name == "F16":
+            bits = [sign << 15 | e << 10 | (0 if e == 31 else m) for sign in (0, 1) for e in range(32) for m in (0, 1, 0x2A5, 0x3FF)]
+            return np.array(bits, dtype="<u2").view(np.uint8)
+        if name == "BF16":
+            bits = [sign << 15 | e << 7 | (0 if e == 255 else m) for sign in (0, 1) for e in range(0, 256, 5) for m in (0, 1, 0x7F)]
+            return np.array(bits, dtype="<u2").view(np.uint8)
+        return rng.standard_normal(64).astype("<f4").view(np.uint8)
+    blocks = rng.integers(0, 256, (len(SCALES), size), dtype=np.uint8)
+    blocks[:, 0:2] = halves(SCALES)
+    if name.endswith("_1"):
+        blocks[:, 2:4] = halves(OFFSETS)
+    return blocks.reshape(-1)
+
+
+def values_to_encode(rng):
+    groups = [
+        rng.standard_normal(32),
+        rng.standard_normal(32) * 0.02,
+        rng.standard_normal(32) * 1e4,
+        rng.standard_normal(32) * 1e-6,  # the scale is a subnormal half
+        rng.uniform(3.0, 4.0, 32),  # one sign: affine formats have an offset far from zero
+        -rng.uniform(3.0, 4.0, 32),
+        np.zeros(32),
+        np.full(32, 0.7),
+        np.arange(32) - 16.0,
+        (np.arange(32) - 15.5) / 8,  # halves: rounding of ties
+        np.concatenate([[-127.0], np.arange(31) + 0.5]),  # ties away from zero in Q8_0
+        np.concatenate([np.zeros(31), [1.0]]),
+        np.concatenate([[2.0, -2.0], np.linspace(-2, 2, 30)]),  # two extremes of equal magnitude
+    ]
+    return np.concatenate(groups).astype("<f4")
+
+
+def main():
+    rng = np.random.default_rng(20260801)
+    values = values_to_encode(rng)
+    decode, encode = [], []
+    for name in TYPES:
+        qtype = gguf.GGMLQuantizationType[name]
+        blocks = blocks_to_decode(name, rng)
+        out = gguf.quants.dequantize(blocks, qtype).astype("<f4")
+        decode.append({"type": name, "bytes": blocks.tobytes().hex(), "values": out.tobytes().hex()})
+        encode.append({"type": name, "bytes": gguf.quants.quantize(values, qtype).tobytes().hex()})
+    versions = {package: importlib.metadata.version(package) for package in ("gguf", "numpy")}
+    document = {
+        "generator": "scripts/golden/quant_vectors.py",
+        "versions": {**versions, "python": platform.python_version()},
+        "decode": decode,
+        "encode_values": values.tobytes().hex(),
+        "encode": encode,
+    }
+    with open(sys.argv[1], "w", encoding="ascii") as file:
+        json.dump(document, file, indent=1)
+        file.write("\n")
+
+
+if __name__ == "__main__":
+    main()
