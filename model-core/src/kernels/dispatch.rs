@@ -1,6 +1,6 @@
 //! Which instance of the kernels runs: chosen once per model, named in reports, never a matter of results.
 
-use super::attention::{self, Keys, Values};
+use super::attention::{self, Keys, SEGMENT, Values};
 use super::product::{self, Product};
 use super::scalar::Scalar;
 
@@ -105,7 +105,7 @@ impl Kernel {
     }
 
     /// See [`attention::mix`].
-    pub(crate) fn mix(self, values: Values<'_>, weights: &[i16], factor: f32, out: &mut [f32]) {
+    pub(crate) fn mix(self, values: Values<'_>, weights: &[i16; SEGMENT], factor: f32, out: &mut [f32]) {
         // SAFETY: a `Kernel` exists only where its instructions do; `Values` and slices carry their lengths.
         unsafe {
             match self.0 {
@@ -123,7 +123,7 @@ impl Kernel {
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
     use super::super::x86_64::Avx2;
-    use super::{Keys, Product, Values, attention, product};
+    use super::{Keys, Product, SEGMENT, Values, attention, product};
 
     #[target_feature(enable = "avx2")]
     pub(super) unsafe fn multiply<const OFFSETS: bool>(product: Product, first: usize, last: usize) {
@@ -138,7 +138,7 @@ mod avx2 {
     }
 
     #[target_feature(enable = "avx2")]
-    pub(super) unsafe fn mix(values: Values<'_>, weights: &[i16], factor: f32, out: &mut [f32]) {
+    pub(super) unsafe fn mix(values: Values<'_>, weights: &[i16; SEGMENT], factor: f32, out: &mut [f32]) {
         // SAFETY: passed on from the caller.
         unsafe { attention::mix::<Avx2>(values, weights, factor, out) }
     }

@@ -43,3 +43,12 @@ pub(super) trait Isa: Copy {
     /// Lane by lane.
     unsafe fn add(a: Self::Floats, b: Self::Floats) -> Self::Floats;
 }
+
+/// Repeats a block for `$i` = 0, 1, … 15, so that every index is a constant and arrays become registers.
+macro_rules! for_16 {
+    ($i:ident, $body:block) => {
+        for_16!(@ $i, $body, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
+    };
+    (@ $i:ident, $body:block, $($n:literal)*) => { $({ const $i: usize = $n; $body })* };
+}
+pub(super) use for_16;

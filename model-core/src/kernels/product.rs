@@ -11,7 +11,7 @@
 //! No step depends on how many rows, columns or tokens are walked at a time, so [`rows_outer`] and [`columns_outer`],
 //! and any split of the rows over threads, give the same bits.
 
-use super::isa::Isa;
+use super::isa::{Isa, for_16};
 use crate::pack::layout::{COLUMNS, OFFSETS_AT, ROWS, SCALES_AT, block_bytes};
 
 /// Tokens that share each loaded weight in a batch.
@@ -55,14 +55,6 @@ impl Product {
             }
         }
     }
-}
-
-/// Repeats a block for `$i` = 0, 1, … 15, so that every index is a constant and arrays become registers.
-macro_rules! for_16 {
-    ($i:ident, $body:block) => {
-        for_16!(@ $i, $body, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
-    };
-    (@ $i:ident, $body:block, $($n:literal)*) => { $({ const $i: usize = $n; $body })* };
 }
 
 /// Repeats a block for each of `$count` (at most [`TOKENS`]) tokens, for the same reason.

@@ -132,21 +132,24 @@ impl Head<'_> {
 
 /// Replaces scores (a multiple of 8) by `exp(score - max)` and returns their sum.
 fn softmax(scores: &mut [f32]) -> f32 {
-    let mut most = [f32::NEG_INFINITY; LANES];
-    for chunk in scores.chunks_exact(LANES) {
-        for (most, &score) in most.iter_mut().zip(chunk) {
-            *most = if score > *most { score } else { *most };
-        }
+    let most = maximum(scores);
+    for score in scores.iter_mut() {
+        *score = exp(*score - most);
     }
-    let most = most.into_iter().fold(f32::NEG_INFINITY, |most, score| if score > most { score } else { most });
     let mut sums = [0.0; LANES];
-    for chunk in scores.chunks_exact_mut(LANES) {
+    for chunk in scores.chunks_exact(LANES) {
         for (sum, score) in sums.iter_mut().zip(chunk) {
-            *score = exp(*score - most);
-            *sum += *score;
+            *sum += score;
         }
     }
     sum_lanes(sums)
+}
+
+/// The largest value, by the integer order of the bits: exact in any order, and compilers vectorise it.
+fn maximum(values: &[f32]) -> f32 {
+    let ordered = |bits: i32| bits ^ ((bits >> 31) & i32::MAX);
+    let most = values.iter().fold(i32::MIN, |most, value| most.max(ordered(value.to_bits() as i32)));
+    f32::from_bits(ordered(most) as u32)
 }
 
 #[cfg(test)]

@@ -4,9 +4,9 @@
 //! for every layer and KV head:
 //!
 //! ```text
-//! keys     [4 tiles][dim / 2][8 positions][2]     i16    one load feeds eight positions' scores
-//! values   [16 position pairs][dim][2]            i16    one load feeds eight dimensions of the mix
-//! scales   [32] of keys, [32] of values           f32
+//! keys     [4 tiles][dim / 2][8 positions][2]      i16   one load feeds eight positions' scores
+//! values   [dim / 8][16 position pairs][8 dims][2] i16   one load feeds eight dimensions of the mix
+//! scales   [32] of keys, [32] of values            f32
 //! ```
 //!
 //! `dim` is the head dimension filled up with zeros to a multiple of 8. Codes are limited so that every integer sum is
@@ -14,7 +14,7 @@
 
 use crate::kernels::{Keys, NonFinite, SEGMENT, Values, quantize_into};
 
-/// Positions whose keys share a load.
+/// Positions whose keys, and dimensions whose values, share a load.
 const TILE: usize = 8;
 /// Largest code of a value and of its weight: 32 products stay below 2^31.
 pub(super) const VALUE_LIMIT: f32 = 8191.0;
@@ -138,9 +138,11 @@ impl KvCache {
             pair[at % TILE * 2..][..codes.len()].copy_from_slice(codes);
         }
         scales[1][at] = quantize_into(value, VALUE_LIMIT, &mut codes[..head_dim])?;
-        let pair = &mut values[at / 2 * 2 * dim..][..2 * dim];
-        for (code, lane) in codes[..head_dim].iter().zip(pair.chunks_exact_mut(2)) {
-            lane[at % 2] = *code;
+        for (codes, group) in codes[..head_dim].chunks(TILE).zip(values.chunks_exact_mut(SEGMENT * TILE)) {
+            let pair = &mut group[at / 2 * 2 * TILE..][..2 * TILE];
+            for (code, lane) in codes.iter().zip(pair.chunks_exact_mut(2)) {
+                lane[at % 2] = *code;
+            }
         }
         Ok(())
     }
