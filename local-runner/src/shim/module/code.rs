@@ -1,4 +1,4 @@
-//! Checks on function bodies: refused operators, size, complexity.
+//! Checks on function bodies: refused operators and complexity.
 
 use std::sync::OnceLock;
 
@@ -57,23 +57,18 @@ fn is_refused(operator: &Operator<'_>) -> bool {
 
 /// Checks one function body; `function` is its index among the module's own functions.
 pub(super) fn check_body(function: usize, body: &FunctionBody<'_>) -> Result<(), ModuleError> {
-    let (mut count, mut weight) = (0, 0u64);
+    let mut found = 0;
     for operator in body.get_operators_reader()? {
         let operator = operator?;
         if is_refused(&operator) {
             let name = OPERATOR_NAMES.get(operator_position(&operator)).copied().unwrap_or("an operator");
             return Err(ModuleError::UnsupportedOperator { function, operator: name });
         }
-        count += 1;
-        weight += complexity(&operator);
+        found += complexity(&operator);
     }
-    if weight > limits::FUNCTION_COMPLEXITY {
-        let limit = limits::FUNCTION_COMPLEXITY;
-        return Err(ModuleError::FunctionTooComplex { function, found: weight, limit });
-    }
-    if count > limits::FUNCTION_OPERATORS {
-        let limit = limits::FUNCTION_OPERATORS;
-        return Err(ModuleError::FunctionTooLarge { function, found: count, limit });
+    let limit = limits::FUNCTION_COMPLEXITY;
+    if found > limit {
+        return Err(ModuleError::FunctionTooComplex { function, found, limit });
     }
     Ok(())
 }

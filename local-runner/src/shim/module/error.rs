@@ -137,16 +137,6 @@ pub enum ModuleError {
         /// Name of the operator.
         operator: &'static str,
     },
-    /// A function with too many operators.
-    #[error("function {function} has {found} operators, more than {limit}; split it")]
-    FunctionTooLarge {
-        /// Index among the module's own functions.
-        function: usize,
-        /// Operators.
-        found: usize,
-        /// Most allowed.
-        limit: usize,
-    },
     /// A function that would take too long to compile.
     #[error("function {function} has complexity {found}, more than {limit}; split it")]
     FunctionTooComplex {

@@ -18,9 +18,7 @@ pub const METHOD_NAME_BYTES: usize = 20_000;
 pub const METADATA_SECTIONS: usize = 16;
 /// Bytes of their names and contents together.
 pub const METADATA_BYTES: usize = 1 << 20;
-/// Operators of one function.
-pub const FUNCTION_OPERATORS: usize = 1_000_000;
-/// Weighted operators of one function.
+/// Weighted operators of one function. The platform's limit of as many unweighted ones follows: none weighs less than 1.
 pub const FUNCTION_COMPLEXITY: u64 = 1_000_000;
 /// Tables.
 pub const TABLES: usize = 1;
