@@ -3,6 +3,7 @@
 pub mod budget;
 pub mod chat;
 pub mod config;
+pub mod error;
 #[cfg(feature = "fixtures")]
 pub mod fixtures;
 pub mod gguf;
@@ -15,8 +16,11 @@ pub mod prompt;
 pub mod quant;
 pub mod reference;
 pub mod sample;
+pub mod session;
 pub mod source;
 pub mod tokenizer;
+
+pub use error::Error;
 
 /// Index of a token in the vocabulary.
 pub type TokenId = u32;

@@ -1,4 +1,71 @@
-//! The transformer.
+//! The transformer: packed weights, their loading, and the computation of logits. Knows nothing of text, sampling and
+//! sessions.
 
 pub mod attention;
+mod block;
+mod error;
+mod evaluate;
+mod ffn;
+mod forward;
 pub mod kv_cache;
+mod loader;
+mod weights;
+
+pub use error::{Error, Part};
+pub(crate) use forward::Forward;
+pub use loader::{LoadOptions, LoadProgress, Loader};
+
+use crate::chat::ChatTemplate;
+use crate::config::Config;
+use crate::kernels::Kernel;
+use crate::math::Rope;
+use crate::tokenizer::Tokenizer;
+use kv_cache::KvCache;
+use weights::Weights;
+
+/// A loaded model; shared by any number of sessions.
+#[derive(Debug)]
+pub struct Model {
+    /// Its shape.
+    pub config: Config,
+    /// Its vocabulary.
+    pub tokenizer: Tokenizer,
+    /// Its chat template, if the file has one.
+    pub chat: Option<ChatTemplate>,
+    weights: Weights,
+    rope: Rope,
+    kernel: Kernel,
+}
+
+impl Model {
+    fn new(config: Config, tokenizer: Tokenizer, chat: Option<ChatTemplate>, weights: Weights, kernel: Kernel) -> Self {
+        let (theta, scale) = (f64::from(config.rope_theta), f64::from(config.rope_scale));
+        let rope = Rope::new(config.rotary_dim, theta, scale, weights.rope_factors());
+        Self { config, tokenizer, chat, weights, rope, kernel }
+    }
+
+    /// The kernel path that multiplies.
+    pub fn kernel(&self) -> Kernel {
+        self.kernel
+    }
+
+    /// Multiplies by another path from now on. Results do not change.
+    pub fn set_kernel(&mut self, kernel: Kernel) {
+        self.kernel = kernel;
+    }
+
+    /// Bytes of memory that the weights take.
+    pub fn packed_bytes(&self) -> u64 {
+        self.weights.bytes()
+    }
+
+    /// Multiply-accumulates with weights that a generated token takes, output head included, attention not.
+    pub fn weights_per_token(&self) -> u64 {
+        self.weights.per_token()
+    }
+
+    /// An empty cache of the right shape.
+    pub(crate) fn new_cache(&self) -> KvCache {
+        KvCache::new(self.config.layers, self.config.kv_heads, self.config.head_dim)
+    }
+}

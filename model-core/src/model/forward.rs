@@ -1,0 +1,109 @@
+//! One batch of tokens on its way through the layers. It can stop at any layer: the residual stream is all there is to
+//! keep, and [`Forward::layer`] goes on from there.
+
+use super::kv_cache::KvCache;
+use super::{Error as ModelError, Model, block};
+use crate::kernels::{Activations, Forms, matmul};
+use crate::math::{Angles, rms_norm_into};
+use crate::{Error, TokenId};
+
+/// A batch and its buffers, which are kept from batch to batch.
+#[derive(Debug, Default)]
+pub(crate) struct Forward {
+    /// Position of the first token.
+    start: usize,
+    tokens: usize,
+    next_layer: usize,
+    /// The residual stream, `[tokens, dim]`.
+    x: Vec<f32>,
+    scratch: Scratch,
+}
+
+/// What one layer computes with; nothing in it outlives the layer but the angles.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    /// Of the batch's positions, the same in all layers.
+    pub angles: Angles,
+    pub activations: Activations,
+    /// `[tokens, dim]`
+    pub normed: Vec<f32>,
+    /// `[tokens, query_dim]`
+    pub query: Vec<f32>,
+    /// `[tokens, kv_dim]`
+    pub key: Vec<f32>,
+    /// `[tokens, kv_dim]`
+    pub value: Vec<f32>,
+    /// `[tokens, query_dim]`
+    pub mixed: Vec<f32>,
+    /// `[tokens, hidden]`
+    pub gate: Vec<f32>,
+    /// `[tokens, hidden]`
+    pub up: Vec<f32>,
+}
+
+impl Forward {
+    /// Puts the embeddings of `tokens` in, which stand at positions `start..`, and makes room in the cache.
+    ///
+    /// # Errors
+    /// A token beyond the vocabulary, or no memory for the cache.
+    pub fn begin(&mut self, model: &Model, cache: &mut KvCache, start: usize, tokens: &[TokenId]) -> Result<(), Error> {
+        cache.reserve(start + tokens.len())?;
+        let (dim, vocab) = (model.config.dim, model.config.vocab);
+        self.x.resize(tokens.len() * dim, 0.0);
+        for (i, (&id, x)) in tokens.iter().zip(self.x.chunks_exact_mut(dim)).enumerate() {
+            if !model.weights.embedding.row_into(id as usize, x) {
+                return Err(ModelError::UnknownToken { index: start + i, id, vocab }.into());
+            }
+        }
+        model.rope.angles_into(start, tokens.len(), &mut self.scratch.angles);
+        (self.start, self.tokens, self.next_layer) = (start, tokens.len(), 0);
+        Ok(())
+    }
+
+    /// Number of tokens in the batch.
+    pub fn tokens(&self) -> usize {
+        self.tokens
+    }
+
+    /// Computes the next layer; `true` if it was the last.
+    ///
+    /// # Errors
+    /// [`ModelError::NonFinite`] names the layer.
+    pub fn layer(&mut self, model: &Model, cache: &mut KvCache) -> Result<bool, Error> {
+        let place = block::Place { layer: self.next_layer, start: self.start };
+        block::forward(model, place, cache, &mut self.x, &mut self.scratch)?;
+        self.next_layer += 1;
+        Ok(self.next_layer == model.config.layers)
+    }
+
+    /// Writes the logits of `count` tokens of the batch from `first` on to `logits` (`[count, vocab]`).
+    ///
+    /// # Errors
+    /// [`ModelError::NonFiniteLogits`].
+    pub fn logits_into(
+        &mut self,
+        model: &Model,
+        first: usize,
+        count: usize,
+        logits: &mut Vec<f32>,
+    ) -> Result<(), ModelError> {
+        let (config, head, scratch) = (&model.config, model.weights.head(), &mut self.scratch);
+        let rows = &self.x[first * config.dim..(first + count) * config.dim];
+        scratch.normed.resize(rows.len(), 0.0);
+        for (x, normed) in rows.chunks_exact(config.dim).zip(scratch.normed.chunks_exact_mut(config.dim)) {
+            rms_norm_into(x, &model.weights.output_norm, config.norm_epsilon, normed);
+        }
+        scratch
+            .activations
+            .quantize(&scratch.normed, config.dim, Forms::of(&[head]))
+            .map_err(|_| ModelError::NonFiniteLogits)?;
+        logits.resize(count * config.vocab, 0.0);
+        matmul(model.kernel, head, &scratch.activations, logits);
+        if all_finite(logits) { Ok(()) } else { Err(ModelError::NonFiniteLogits) }
+    }
+}
+
+/// Whether no value is infinite or NaN. Integer compares, so that wasm vectorises it.
+pub(super) fn all_finite(values: &[f32]) -> bool {
+    values.iter().fold(0, |most, x| most.max((x.to_bits() & 0x7fff_ffff) as i32)) < 0x7f80_0000
+}
