@@ -1,5 +1,7 @@
 //! Sessions on small models: the same bits however they are run, and the rules of beginning, ending and going on.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 mod common;
 
 use common::{Outcome, audited, finish, load, load_with, run_units, tiny, tokens};
