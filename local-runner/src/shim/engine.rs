@@ -3,10 +3,19 @@
 //! The engine knows instructions, heap and globals; what system calls do is the business of the host functions that
 //! its user puts into a [`Linker`]. Results equal the platform's bit for bit: NaNs are canonical, relaxed SIMD is off.
 //! Compiled code is optimised for speed, which the platform leaves off; that changes no result and no charge.
+//!
+//! Where it deviates from the platform:
+//! - page charges are exact in sum but subtracted at the next system call and at the end, not at the access;
+//! - executions are not sliced, so that no single operation is too long (error IC0522 comes from the instruction limit only);
+//! - calls may nest as deep as 5 MiB of native stack allow; the platform's depth differs with its compiler settings;
+//! - 64-bit memories and `externref` are refused;
+//! - the cost of compiling leaves out the platform's few helper functions.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use sha2::{Digest, Sha256};
 use wasmtime::{Config, OptLevel, Val};
 
 mod cache;
@@ -64,6 +73,8 @@ impl From<wasmtime::Error> for LoadError {
 pub struct Engine {
     engine: wasmtime::Engine,
     cache: cache::Cache,
+    /// Modules in use, by the hash of their bytes as given.
+    loaded: Arc<Mutex<HashMap<[u8; 32], Weak<Loaded>>>>,
 }
 
 fn config() -> Config {
@@ -99,7 +110,8 @@ impl Engine {
     /// # Errors
     /// If the processor is not supported.
     pub fn new(cache: Option<PathBuf>) -> Result<Self, LoadError> {
-        Ok(Self { engine: wasmtime::Engine::new(&config())?, cache: cache::Cache::new(cache) })
+        let engine = wasmtime::Engine::new(&config())?;
+        Ok(Self { engine, cache: cache::Cache::new(cache), loaded: Arc::default() })
     }
 
     /// Decodes, checks, instruments and compiles a module, gzipped or not.
@@ -107,6 +119,23 @@ impl Engine {
     /// # Errors
     /// If the platform would refuse it or it cannot be compiled.
     pub fn load(&self, bytes: &[u8]) -> Result<CanisterModule, LoadError> {
+        let hash = Sha256::digest(bytes).into();
+        let in_use = |modules: &HashMap<_, Weak<Loaded>>| modules.get(&hash).and_then(Weak::upgrade);
+        if let Some(module) = in_use(&self.modules()) {
+            return Ok(CanisterModule(module));
+        }
+        let module = Arc::new(self.build(bytes)?);
+        let mut modules = self.modules();
+        modules.retain(|_, module| module.strong_count() > 0);
+        modules.insert(hash, Arc::downgrade(&module));
+        Ok(CanisterModule(module))
+    }
+
+    fn modules(&self) -> MutexGuard<'_, HashMap<[u8; 32], Weak<Loaded>>> {
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn build(&self, bytes: &[u8]) -> Result<Loaded, LoadError> {
         let wasm = module::decode(bytes)?;
         let valid = module::validate(&wasm)?;
         let Instrumented { wasm, image, mutable_globals, operators } = meter::instrument(&valid)?;
@@ -118,9 +147,8 @@ impl Engine {
                 compiled
             }
         };
-        let engine = self.engine.clone();
         let info = valid.info;
-        Ok(CanisterModule(Arc::new(Loaded { engine, compiled, info, image, mutable_globals, operators })))
+        Ok(Loaded { engine: self.engine.clone(), compiled, info, image, mutable_globals, operators })
     }
 
     /// An empty linker for host functions.

@@ -77,15 +77,40 @@ impl Mapping {
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
-    /// Gives the memory of `range` back: its bytes are zero afterwards, whatever its protection.
-    pub(super) fn discard(&self, range: Range<usize>) -> io::Result<()> {
+    /// Asks for large pages, which make first use of much memory faster; the system may ignore it.
+    pub(super) fn prefer_large_pages(&self) {
+        #[cfg(target_os = "linux")]
+        // SAFETY: advice on this mapping, which changes no contents.
+        unsafe {
+            libc::madvise(self.base.as_ptr().cast(), self.len, libc::MADV_HUGEPAGE)
+        };
+    }
+
+    /// Gives the memory of `range` back: its bytes are zero afterwards and have this protection.
+    pub(super) fn discard(&self, range: Range<usize>, protection: Protection) -> io::Result<()> {
         debug_assert!(range.end <= self.len);
         if range.is_empty() {
             return Ok(());
         }
-        // SAFETY: the range lies inside this private anonymous mapping, for which the kernel refills with zeros.
+        self.protect(range.clone(), protection)?;
+        self.refill(range, protection)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn refill(&self, range: Range<usize>, _protection: Protection) -> io::Result<()> {
+        // SAFETY: the range lies inside this private anonymous mapping, which Linux refills with zeros.
         let result = unsafe { libc::madvise(self.at(range.start).cast(), range.len(), libc::MADV_DONTNEED) };
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
+    /// Elsewhere the advice need not clear the memory, so that the range is mapped anew.
+    #[cfg(not(target_os = "linux"))]
+    fn refill(&self, range: Range<usize>, protection: Protection) -> io::Result<()> {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED;
+        let start = self.at(range.start).cast();
+        // SAFETY: the range lies inside this mapping, so that only its own bytes are replaced.
+        let result = unsafe { libc::mmap(start, range.len(), protection.flags(), flags, -1, 0) };
+        if result == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 }
 

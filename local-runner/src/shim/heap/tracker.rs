@@ -25,8 +25,8 @@ const WRITABLE: u8 = 32;
 /// Slot number of a page that held only zeros and needs no copy.
 const ZEROS: u32 = u32::MAX;
 
-/// Saved pages whose memory is kept after a commit for the next execution, the rest goes back to the system: 16 MiB.
-const WARM_SLOTS: u32 = 256;
+/// Saved pages whose memory is kept after a commit for the next execution, the rest goes back to the system: 64 MiB.
+const WARM_SLOTS: u32 = 1024;
 
 /// More runs of open pages than this are closed with one call over the whole memory.
 const SINGLE_CLOSES: usize = 64;
@@ -65,9 +65,11 @@ impl Tracker {
     /// Tracks `memory`, of which the first `max_pages` pages may come into use.
     pub(super) fn new(memory: Mapping, max_pages: usize, pages: usize) -> io::Result<Self> {
         let slots = max_pages * 2;
+        let arena = Mapping::reserve((slots * PAGE).max(PAGE), Protection::ReadWrite)?;
+        arena.prefer_large_pages();
         Ok(Self {
             memory,
-            arena: Mapping::reserve((slots * PAGE).max(PAGE), Protection::ReadWrite)?,
+            arena,
             max_pages,
             pages,
             committed_pages: pages,
@@ -184,7 +186,7 @@ impl Tracker {
         self.run_mark = 0;
         self.free_slots.clear();
         let used = std::mem::take(&mut self.next_slot);
-        self.arena.discard(bytes(WARM_SLOTS.min(used) as usize..used as usize))
+        self.arena.discard(bytes(WARM_SLOTS.min(used) as usize..used as usize), Protection::ReadWrite)
     }
 
     /// Restores saved pages, newest first, down to entry `mark`.
@@ -193,8 +195,8 @@ impl Tracker {
             let Some(Saved { page, slot }) = self.log.pop() else { break };
             let page = page as usize;
             if slot == ZEROS {
-                self.memory.discard(bytes(page..page + 1))?;
-                self.flags[page] &= !(FILLED | SAVED);
+                self.memory.discard(bytes(page..page + 1), Protection::Closed)?;
+                self.flags[page] &= !(FILLED | SAVED | OPEN | WRITABLE);
                 continue;
             }
             self.mark_accessed(page);
@@ -214,8 +216,7 @@ impl Tracker {
         if gone.is_empty() {
             return Ok(());
         }
-        self.memory.protect(bytes(gone.clone()), Protection::Closed)?;
-        self.memory.discard(bytes(gone.clone()))?;
+        self.memory.discard(bytes(gone.clone()), Protection::Closed)?;
         self.flags[gone].fill(0);
         self.touched.retain(|&page| (page as usize) < pages);
         self.pages = pages;

@@ -214,6 +214,51 @@ fn several_canisters_run_in_several_threads() {
 }
 
 #[test]
+fn more_isolated_pages_than_the_system_has_mappings_stay_exact() {
+    // Every other page of 4 GiB is written: some 65,000 mappings, more than Linux allows by default.
+    let mut canister = Canister::new(
+        r#"(module (memory 65536) (func (export "canister_update m") (local $i i32)
+             (loop $again
+                (i32.store (i32.mul (local.get $i) (i32.const 131072)) (i32.const 7))
+                (br_if $again (i32.lt_u (local.tee $i (i32.add (local.get $i) (i32.const 1))) (i32.const 32768))))
+             (i32.store (i32.const 0) (i32.load (i32.const 131072)))))"#,
+    );
+    let execution = canister.call("m");
+    assert_eq!(execution.result, Ok(()));
+    assert_eq!((execution.pages.accessed, execution.pages.written), (32_768, 32_768));
+    let byte = |canister: &mut Canister, page: u64| {
+        let mut byte = [1];
+        canister.wasm.heap().read(page * 65_536, &mut byte).unwrap();
+        byte[0]
+    };
+    assert_eq!([0, 1, 2, 65_534, 65_535].map(|page| byte(&mut canister, page)), [7, 0, 7, 7, 0]);
+    canister.wasm.rollback().unwrap();
+    assert_eq!([0, 1, 2, 65_534, 65_535].map(|page| byte(&mut canister, page)), [0; 5]);
+}
+
+#[test]
+fn an_access_behind_the_memory_is_a_trap_even_far_away() {
+    for (address, offset) in [(65_536u32, 0u32), (0, 65_536), (u32::MAX, u32::MAX), (0xffff_0000, 0xffff)] {
+        let wat = format!(
+            r#"(module (memory 1) (func (export "canister_update m")
+                 (drop (v128.load offset={offset} (i32.const {})))))"#,
+            address as i32
+        );
+        assert_eq!(Canister::new(&wat).call("m").result, Err(Trap::Wasm(WasmTrap::HeapOutOfBounds)));
+    }
+}
+
+#[test]
+fn a_module_in_use_is_loaded_once() {
+    let engine = Engine::new(None).unwrap();
+    let wasm = wat::parse_str("(module)").unwrap();
+    let first = engine.load(&wasm).unwrap();
+    assert!(Arc::ptr_eq(&first.0, &engine.clone().load(&wasm).unwrap().0));
+    drop(first);
+    assert!(engine.load(&wasm).is_ok());
+}
+
+#[test]
 fn missing_host_functions_are_named() {
     let engine = Engine::new(None).unwrap();
     let wat = r#"(module (import "ic0" "time" (func (result i64))))"#;
