@@ -4,6 +4,7 @@
 
 use std::path::PathBuf;
 
+use model_core::model::{LoadOptions, Model};
 use model_core::reference::Reference;
 use serde::Deserialize;
 
@@ -57,4 +58,20 @@ fn the_plain_f32_evaluation_equals_the_independent_one() {
         .unwrap();
     assert_eq!(seen, golden.positions.len());
     assert!(worst < 2e-3, "logits differ by {worst}");
+}
+
+#[test]
+fn the_integer_kernels_stay_close_to_the_independent_evaluation() {
+    let golden = Golden::read();
+    let model = Model::load(&model(), &LoadOptions::default()).unwrap();
+    let (mut worst, mut first_choices) = (0.0f32, 0);
+    model
+        .logits_for(&golden.tokens, |position, logits| {
+            let expected = &golden.positions[position];
+            worst = worst.max(expected.distance(golden.sample_every, logits));
+            first_choices += usize::from(logits.iter().all(|&logit| logit <= logits[expected.top[0]]));
+        })
+        .unwrap();
+    assert!(worst < 0.05, "logits differ by {worst}");
+    assert!(first_choices + 1 >= golden.positions.len(), "{first_choices} likeliest tokens agree");
 }
