@@ -9,14 +9,16 @@
 
 mod python;
 
+use std::collections::BTreeSet;
 use std::io;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Value;
 use minijinja::{Environment, ErrorKind};
 
+use crate::TokenId;
 use crate::gguf::{KeyError, Metadata, keys};
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{self, EncodeOptions, Tokenizer};
 
 /// Template steps per rendering; a long conversation takes some hundred per message.
 const FUEL: u64 = 2_000_000;
@@ -83,6 +85,9 @@ pub enum Error {
         /// The limit.
         steps: u64,
     },
+    /// The prompt cannot be tokenized.
+    #[error(transparent)]
+    Tokenizer(#[from] tokenizer::Error),
     /// The prompt became too long.
     #[error("the prompt became longer than {limit} bytes; shorten the conversation")]
     TooLong {
@@ -137,9 +142,33 @@ impl ChatTemplate {
         self
     }
 
-    /// The prompt for a conversation; with `add_generation_prompt` it ends where the model's answer begins.
-    /// Tokenize it with [`parse_special`](crate::tokenizer::EncodeOptions::parse_special): templates spell
-    /// control tokens out. So does a message that contains their spelling.
+    /// The tokens of the prompt for a conversation; with `add_generation_prompt` it ends where the model's answer
+    /// begins. The bos token is put in front if the model wants it and the template did not write it.
+    ///
+    /// Control tokens are those that the template writes. Where a message spells one, it stays text, so that nobody
+    /// ends their own turn and speaks as the system.
+    ///
+    /// # Errors
+    /// As [`render`](Self::render), and [`Error::Tokenizer`].
+    pub fn encode(
+        &self,
+        tokenizer: &Tokenizer,
+        messages: &[ChatMessage],
+        add_generation_prompt: bool,
+    ) -> Result<Vec<TokenId>, Error> {
+        let guard = unused_character(messages);
+        let guarded = |message: &ChatMessage| ChatMessage {
+            role: tokenizer.guard(&message.role, guard).into_owned(),
+            content: tokenizer.guard(&message.content, guard).into_owned(),
+        };
+        let messages: Vec<_> = messages.iter().map(guarded).collect();
+        let prompt = self.render(&messages, add_generation_prompt)?;
+        let options = EncodeOptions { add_bos: true, parse_special: true };
+        Ok(tokenizer.encode_guarded(&prompt, options, Some(guard))?)
+    }
+
+    /// The prompt for a conversation as text. To get its tokens use [`encode`](Self::encode): here control tokens
+    /// that the template wrote and those spelled by a message look the same.
     ///
     /// # Errors
     /// [`Error::Refused`] if the template refuses the conversation (some want alternating roles), the other
@@ -162,6 +191,15 @@ impl ChatTemplate {
         rendered.map_err(|error| render_error(&error))?;
         Ok(String::from_utf8_lossy(&output.bytes).into_owned())
     }
+}
+
+/// A character that no message has: of the noncharacters and private-use characters, the first.
+fn unused_character(messages: &[ChatMessage]) -> char {
+    const FIRST: char = '\u{FDD0}';
+    let texts = messages.iter().flat_map(|message| [&message.role, &message.content]);
+    let used: BTreeSet<char> = texts.flat_map(|text| text.chars()).filter(|&character| character >= FIRST).collect();
+    let mut candidates = (FIRST..='\u{FDEF}').chain('\u{F0000}'..=char::MAX);
+    candidates.find(|candidate| !used.contains(candidate)).unwrap_or(FIRST)
 }
 
 fn environment() -> Result<Environment<'static>, minijinja::Error> {

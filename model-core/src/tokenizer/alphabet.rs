@@ -27,17 +27,27 @@ impl Alphabet {
         Self { bytes }
     }
 
-    /// The byte that `character` spells.
-    pub(super) fn byte(&self, character: char) -> Option<u8> {
-        self.bytes.get(character as usize).copied().flatten()
+    /// The byte spelled by the next character of `text`, which moves on; characters have at most two bytes of UTF-8.
+    fn next(&self, text: &mut std::slice::Iter<'_, u8>) -> Option<u8> {
+        let character = match *text.next()? {
+            lead @ 0xC2..=0xC5 => {
+                let next = text.next().filter(|&next| next & 0xC0 == 0x80)?;
+                usize::from(lead & 0x1F) << 6 | usize::from(next & 0x3F)
+            }
+            ascii @ 0..=0x7F => usize::from(ascii),
+            _ => return None,
+        };
+        self.bytes.get(character).copied().flatten()
     }
 
-    /// Appends the bytes spelled by `text` to `out`. Returns `false`, with `out` unchanged, where `text` has a
-    /// character that spells no byte.
-    pub(super) fn decode_into(&self, text: &str, out: &mut Vec<u8>) -> bool {
+    /// Appends the bytes spelled by `text` to `out`. Returns `false`, with `out` unchanged, unless all of `text` is
+    /// UTF-8 in the alphabet.
+    pub(super) fn decode_into(&self, text: &[u8], out: &mut Vec<u8>) -> bool {
         let start = out.len();
-        for character in text.chars() {
-            match self.byte(character) {
+        out.reserve(text.len());
+        let mut rest = text.iter();
+        while rest.len() > 0 {
+            match self.next(&mut rest) {
                 Some(byte) => out.push(byte),
                 None => {
                     out.truncate(start);
@@ -61,21 +71,28 @@ pub(super) static ALPHABET: Alphabet = Alphabet::new();
 mod tests {
     use super::*;
 
+    fn decode(text: &str) -> Option<Vec<u8>> {
+        let mut out = Vec::new();
+        ALPHABET.decode_into(text.as_bytes(), &mut out).then_some(out)
+    }
+
     #[test]
     fn spells_every_byte_exactly_once() {
         let mut seen = [false; 256];
-        for byte in (0..0x200).filter_map(char::from_u32).filter_map(|c| ALPHABET.byte(c)) {
-            assert!(!std::mem::replace(&mut seen[usize::from(byte)], true), "{byte} is spelled twice");
+        for bytes in (0..=0x10_FFFF).filter_map(char::from_u32).filter_map(|c| decode(&c.to_string())) {
+            assert_eq!(bytes.len(), 1);
+            assert!(!std::mem::replace(&mut seen[usize::from(bytes[0])], true), "{bytes:?} is spelled twice");
         }
         assert!(seen.iter().all(|&s| s));
     }
 
     #[test]
     fn decodes_the_well_known_characters_and_refuses_others() {
+        assert_eq!(decode("\u{120}a\u{10A}\u{E2}").unwrap(), [b' ', b'a', b'\n', 0xE2]);
         let mut out = vec![7];
-        assert!(ALPHABET.decode_into("\u{120}a\u{10A}\u{E2}", &mut out));
-        assert_eq!(out, [7, b' ', b'a', b'\n', 0xE2]);
-        assert!(!ALPHABET.decode_into("ab c", &mut out));
-        assert_eq!(out.len(), 5);
+        for text in [&b"ab c"[..], b"a\xE2", b"\xC4", b"\xC4a", b"\xC1\xA1", b"\xFF"] {
+            assert!(!ALPHABET.decode_into(text, &mut out), "{text:?}");
+            assert_eq!(out, [7]);
+        }
     }
 }

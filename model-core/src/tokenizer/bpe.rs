@@ -33,7 +33,7 @@ impl Bpe {
         let table = key_table(vocabulary)?;
         let byte_ids = std::array::from_fn(|byte| table.find(vocabulary.keys(), &[byte as u8]).unwrap_or(NO_TOKEN));
         let mut pairs = PairTable::with_capacity(merges.len());
-        let mut reader = MergeReader { vocabulary, special, table: &table, bytes: Vec::new() };
+        let mut reader = MergeReader { vocabulary, special, table: &table, bytes: Vec::new(), expected: NO_TOKEN };
         for (rank, merge) in merges.enumerate() {
             if let Some((left, right, result)) = reader.read(rank, merge)? {
                 pairs.insert(rank as u32, left, right, result);
@@ -90,19 +90,18 @@ struct MergeReader<'v> {
     table: &'v KeyTable,
     /// Decoded bytes of both pieces of the current merge.
     bytes: Vec<u8>,
+    /// The token after the last result: vocabularies list most results in the order of their merges.
+    expected: TokenId,
 }
 
 impl MergeReader<'_> {
-    /// Left, right and resulting token, or nothing where a piece is a special token, which text never reaches
-    /// by merging.
+    /// Left, right and resulting token, or nothing where a piece is a special token.
     fn read(&mut self, rank: usize, merge: &[u8]) -> Result<Option<(TokenId, TokenId, TokenId)>, Error> {
-        let malformed = || Error::MalformedMerge { rank, text: shorten(&String::from_utf8_lossy(merge)) };
-        let text = std::str::from_utf8(merge).map_err(|_| malformed())?;
-        // A space cannot begin a piece, so that the separator is the first one after the first character.
-        let separator = text.char_indices().skip(1).find(|&(_, character)| character == ' ');
-        let (left, right) = separator.map(|(at, _)| (&text[..at], &text[at + 1..])).ok_or_else(malformed)?;
+        // A piece cannot begin with the separator, a space.
+        let space = merge.iter().skip(1).position(|&byte| byte == b' ').map(|before| before + 1);
+        let (left, right) = space.map_or((merge, &[][..]), |at| (&merge[..at], &merge[at + 1..]));
         if right.is_empty() {
-            return Err(malformed());
+            return Err(Error::MalformedMerge { rank, text: shorten(&String::from_utf8_lossy(merge)) });
         }
         self.bytes.clear();
         let spelled = ALPHABET.decode_into(left, &mut self.bytes);
@@ -111,17 +110,29 @@ impl MergeReader<'_> {
             return self.unmatched(rank, &[left, right]);
         }
         let find = |key: &[u8]| self.table.find(self.vocabulary.keys(), key);
-        match (find(&self.bytes[..middle]), find(&self.bytes[middle..]), find(&self.bytes)) {
-            (Some(left), Some(right), Some(result)) => Ok(Some((left, right, result))),
+        match (find(&self.bytes[..middle]), find(&self.bytes[middle..]), self.find_result()) {
+            (Some(left), Some(right), Some(result)) => {
+                self.expected = result.saturating_add(1);
+                Ok(Some((left, right, result)))
+            }
             (None, _, _) => self.unmatched(rank, &[left]),
             (_, None, _) => self.unmatched(rank, &[right]),
-            (_, _, None) => self.unmatched(rank, &[&format!("{left}{right}")]),
+            (_, _, None) => self.unmatched(rank, &[&[left, right].concat()]),
         }
     }
 
-    fn unmatched<T>(&self, rank: usize, pieces: &[&str]) -> Result<Option<T>, Error> {
+    fn find_result(&self) -> Option<TokenId> {
+        let keys = self.vocabulary.keys();
+        let is_expected = keys.get(self.expected) == self.bytes
+            && self.vocabulary.kind(self.expected) == Some(TokenKind::Normal)
+            && self.vocabulary.is_byte_level(self.expected);
+        if is_expected { Some(self.expected) } else { self.table.find(keys, &self.bytes) }
+    }
+
+    /// For a merge with pieces that text never reaches by merging: an error unless all of them are special tokens.
+    fn unmatched<T>(&self, rank: usize, pieces: &[&[u8]]) -> Result<Option<T>, Error> {
         match pieces.iter().find(|piece| self.special.find(self.vocabulary, piece).is_none()) {
-            Some(piece) => Err(Error::UnknownMergePiece { rank, piece: shorten(piece) }),
+            Some(piece) => Err(Error::UnknownMergePiece { rank, piece: shorten(&String::from_utf8_lossy(piece)) }),
             None => Ok(None),
         }
     }

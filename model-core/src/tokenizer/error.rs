@@ -3,7 +3,7 @@
 use crate::TokenId;
 
 /// Why a tokenizer cannot be built or used.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A key is missing or has the wrong type.

@@ -30,11 +30,20 @@ impl JsonEngine {
         Self { tokenizer, literal }
     }
 
-    /// Appends the tokens of `text`.
-    pub(super) fn encode(&self, text: &str, parse_special: bool, out: &mut Vec<TokenId>) -> Result<(), Error> {
+    /// Appends the tokens of `text`; the character `guard` is taken out after added tokens were found.
+    pub(super) fn encode(
+        &self,
+        text: &str,
+        parse_special: bool,
+        guard: Option<char>,
+        out: &mut Vec<TokenId>,
+    ) -> Result<(), Error> {
         let added = if parse_special { self.tokenizer.get_added_vocabulary() } else { &self.literal };
         let mut words = added.extract_and_normalize(self.tokenizer.get_normalizer(), text);
         let refused = |error: tokenizers::Error| Error::Encode { reason: error.to_string() };
+        if let Some(guard) = guard {
+            words.normalize(|text| text.replace(guard, "")).map_err(refused)?;
+        }
         if let Some(pre) = self.tokenizer.get_pre_tokenizer() {
             pre.pre_tokenize(&mut words).map_err(refused)?;
         }

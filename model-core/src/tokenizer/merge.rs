@@ -4,7 +4,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use super::vocab::NO_TOKEN;
+use super::vocab::{NO_TOKEN, mix, slot};
 use crate::TokenId;
 
 /// Marks the end of the chain of symbols.
@@ -140,7 +140,7 @@ impl PairTable {
 
     fn home(&self, left: TokenId, right: TokenId) -> usize {
         let key = u64::from(left) << 32 | u64::from(right);
-        super::vocab::mix(key) as usize & (self.slots.len() - 1)
+        slot(mix(key), self.slots.len())
     }
 }
 

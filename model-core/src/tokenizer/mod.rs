@@ -3,8 +3,9 @@
 //!
 //! # Special tokens in text
 //! Control tokens have power over a model: they begin and end turns. [`Tokenizer::encode`] takes their spelling
-//! in the text as plain text unless [`EncodeOptions::parse_special`] is set, which is for prompts that a chat
-//! template made. User-defined tokens are always taken whole.
+//! in the text as plain text unless [`EncodeOptions::parse_special`] is set. Prompts that a chat template makes are
+//! made of both: [`ChatTemplate::encode`](crate::chat::ChatTemplate::encode) obeys the template and not the messages.
+//! User-defined tokens are always taken whole.
 //!
 //! # Characters that the vocabulary lacks
 //! A byte-level vocabulary may lack single bytes (SmolLM2 has no token for 21 of them). Such a byte is left out of
@@ -27,6 +28,8 @@ mod special;
 mod spm;
 mod stream;
 mod vocab;
+
+use std::borrow::Cow;
 
 use crate::TokenId;
 use crate::gguf::Metadata;
@@ -92,11 +95,21 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Unspellable`] for a character that a SentencePiece-style vocabulary has no way to spell.
     pub fn encode(&self, text: &str, options: EncodeOptions) -> Result<Vec<TokenId>, Error> {
+        self.encode_guarded(text, options, None)
+    }
+
+    /// As [`encode`](Self::encode), taking the character `guard` out of the text after control tokens were found.
+    pub(crate) fn encode_guarded(
+        &self,
+        text: &str,
+        options: EncodeOptions,
+        guard: Option<char>,
+    ) -> Result<Vec<TokenId>, Error> {
         let mut ids = Vec::with_capacity(text.len() / 3 + 2);
         if let Engine::Json(engine) = &self.engine {
-            engine.encode(text, options.parse_special, &mut ids)?;
+            engine.encode(text, options.parse_special, guard, &mut ids)?;
         } else {
-            self.encode_fragments(text, options.parse_special, &mut ids)?;
+            self.encode_fragments(text, options.parse_special, guard, &mut ids)?;
         }
         if options.add_bos && self.add_bos && ids.first().copied() != self.bos {
             ids.splice(0..0, self.bos);
@@ -107,20 +120,37 @@ impl Tokenizer {
         Ok(ids)
     }
 
-    fn encode_fragments(&self, text: &str, parse_special: bool, ids: &mut Vec<TokenId>) -> Result<(), Error> {
+    fn encode_fragments(
+        &self,
+        text: &str,
+        parse_special: bool,
+        guard: Option<char>,
+        ids: &mut Vec<TokenId>,
+    ) -> Result<(), Error> {
         let mut begins = true;
         for fragment in self.special.split(&self.vocabulary, text, parse_special) {
-            match (fragment, &self.engine) {
-                (Fragment::Token(id), _) => ids.push(id),
-                (Fragment::Text(text), Engine::ByteLevel(bpe)) => bpe.encode(&self.vocabulary, text, ids)?,
-                (Fragment::Text(text), Engine::SentencePiece(pieces)) => {
-                    pieces.encode(&self.vocabulary, text, begins, ids)?;
-                }
-                (Fragment::Text(text), Engine::Json(engine)) => engine.encode(text, parse_special, ids)?,
+            match fragment {
+                Fragment::Token(id) => ids.push(id),
+                Fragment::Text(text) => self.encode_text(&without(text, guard), begins, ids)?,
             }
             begins = matches!(fragment, Fragment::Token(_));
         }
         Ok(())
+    }
+
+    /// Text without special tokens; a tokenizer.json finds its own.
+    fn encode_text(&self, text: &str, begins: bool, ids: &mut Vec<TokenId>) -> Result<(), Error> {
+        match &self.engine {
+            Engine::ByteLevel(bpe) => bpe.encode(&self.vocabulary, text, ids),
+            Engine::SentencePiece(pieces) => pieces.encode(&self.vocabulary, text, begins, ids),
+            Engine::Json(engine) => engine.encode(text, false, None, ids),
+        }
+    }
+
+    /// Text in which `guard` keeps apart the spelling of control tokens, for
+    /// [`encode_guarded`](Self::encode_guarded). A control token of one character cannot be kept apart.
+    pub(crate) fn guard<'t>(&self, text: &'t str, guard: char) -> Cow<'t, str> {
+        self.special.guard(&self.vocabulary, text, guard)
     }
 
     /// The bytes that a token stands for, not always whole UTF-8 characters (see [`TextStream`]). Control, unknown
@@ -198,6 +228,13 @@ impl Tokenizer {
     /// message, and special tokens with a well-known spelling such as `<|im_end|>`.
     pub fn end_of_generation(&self) -> &[TokenId] {
         &self.end_of_generation
+    }
+}
+
+fn without(text: &str, guard: Option<char>) -> Cow<'_, str> {
+    match guard {
+        Some(guard) if text.contains(guard) => Cow::Owned(text.replace(guard, "")),
+        _ => Cow::Borrowed(text),
     }
 }
 

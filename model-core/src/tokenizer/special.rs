@@ -1,5 +1,7 @@
 //! Tokens that are matched as a whole in the text before it is cut into words, and those that end a generation.
 
+use std::borrow::Cow;
+
 use super::error::{Error, shorten};
 use super::vocab::{KeyTable, TokenKind, Vocabulary};
 use crate::TokenId;
@@ -49,18 +51,19 @@ impl SpecialTokens {
     }
 
     /// The special token spelled `text`.
-    pub(super) fn find(&self, vocabulary: &Vocabulary, text: &str) -> Option<TokenId> {
-        self.table.find(vocabulary.texts(), text.as_bytes())
+    pub(super) fn find(&self, vocabulary: &Vocabulary, text: &[u8]) -> Option<TokenId> {
+        self.table.find(vocabulary.texts(), text)
     }
 
     /// Cuts out the tokens found in `text`, from the left, the longest first. Control and unknown tokens are found
     /// only with `parse_special`, user-defined ones always. Empty stretches of text are left out.
     pub(super) fn split<'t>(&self, vocabulary: &Vocabulary, text: &'t str, parse_special: bool) -> Vec<Fragment<'t>> {
+        let wanted = |kind| parse_special || kind == TokenKind::UserDefined;
         let mut fragments = Vec::new();
         let mut text_start = 0;
         let mut at = 0;
         while let Some(tail) = text.as_bytes().get(at..).filter(|tail| !tail.is_empty()) {
-            let Some((id, len)) = self.match_at(vocabulary, tail, parse_special) else {
+            let Some((id, len)) = self.match_at(vocabulary, tail, wanted) else {
                 at += 1;
                 continue;
             };
@@ -73,12 +76,39 @@ impl SpecialTokens {
         fragments
     }
 
-    fn match_at(&self, vocabulary: &Vocabulary, tail: &[u8], parse_special: bool) -> Option<(TokenId, usize)> {
+    /// Puts `guard` after the first character of every control or unknown token spelled in `text`, so that it is
+    /// found no more. A character that spells such a token alone cannot be guarded.
+    pub(super) fn guard<'t>(&self, vocabulary: &Vocabulary, text: &'t str, guard: char) -> Cow<'t, str> {
+        let obeyed = |kind| kind != TokenKind::UserDefined;
+        let mut guarded = String::new();
+        let mut copied = 0;
+        for (at, character) in text.char_indices() {
+            let tail = &text.as_bytes()[at..];
+            if self.match_at(vocabulary, tail, obeyed).is_some_and(|(_, len)| len > character.len_utf8()) {
+                let end = at + character.len_utf8();
+                guarded.push_str(&text[copied..end]);
+                guarded.push(guard);
+                copied = end;
+            }
+        }
+        if copied == 0 {
+            return Cow::Borrowed(text);
+        }
+        guarded.push_str(&text[copied..]);
+        Cow::Owned(guarded)
+    }
+
+    /// The longest wanted token at the beginning of `tail`, and its length.
+    fn match_at(
+        &self,
+        vocabulary: &Vocabulary,
+        tail: &[u8],
+        wanted: impl Fn(TokenKind) -> bool,
+    ) -> Option<(TokenId, usize)> {
         let lengths = self.lengths.get(usize::from(*tail.first()?))?;
         lengths.iter().find_map(|&len| {
             let id = self.table.find(vocabulary.texts(), tail.get(..len)?)?;
-            let obeyed = parse_special || vocabulary.kind(id) == Some(TokenKind::UserDefined);
-            obeyed.then_some((id, len))
+            vocabulary.kind(id).is_some_and(&wanted).then_some((id, len))
         })
     }
 }
@@ -117,8 +147,9 @@ const END_SPELLINGS: &[&str] = &[
 ///
 /// Where both `<|return|>` and `<|call|>` end an answer, `<|end|>` only ends a part of it and is left out.
 pub(super) fn end_of_generation(vocabulary: &Vocabulary, special: &SpecialTokens) -> Vec<TokenId> {
-    let find =
-        |text: &str| special.find(vocabulary, text).filter(|&id| vocabulary.kind(id) != Some(TokenKind::Unknown));
+    let find = |text: &str| {
+        special.find(vocabulary, text.as_bytes()).filter(|&id| vocabulary.kind(id) != Some(TokenKind::Unknown))
+    };
     let in_parts = find("<|return|>").is_some() && find("<|call|>").is_some();
     let spellings = END_SPELLINGS.iter().filter(|&&text| !(in_parts && text == "<|end|>"));
     let mut ids: Vec<_> = spellings.filter_map(|text| find(text)).collect();
@@ -160,6 +191,17 @@ mod tests {
     fn a_control_token_does_not_hide_a_shorter_user_defined_one() {
         let (vocabulary, special) = vocabulary(&[("<a>", TokenKind::Control), ("<", TokenKind::UserDefined)]);
         assert_eq!(special.split(&vocabulary, "<a>", false), [Fragment::Token(1), Fragment::Text("a>")]);
+    }
+
+    #[test]
+    fn guarded_control_tokens_are_found_no_more() {
+        let (vocabulary, special) =
+            vocabulary(&[("<s>", TokenKind::Control), ("<u>", TokenKind::UserDefined), ("s><", TokenKind::Control)]);
+        let guarded = special.guard(&vocabulary, "é<s><u>", '|');
+        assert_eq!(guarded, "é<|s|><u>");
+        let fragments = special.split(&vocabulary, &guarded, true);
+        assert_eq!(fragments, [Fragment::Text("é<|s|>"), Fragment::Token(1)]);
+        assert!(matches!(special.guard(&vocabulary, "<u> < s>", '|'), Cow::Borrowed(_)));
     }
 
     #[test]

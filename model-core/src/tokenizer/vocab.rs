@@ -96,12 +96,15 @@ pub(super) struct Vocabulary {
     /// Decoded; empty for tokens without text.
     bytes: Pieces,
     kinds: Vec<TokenKind>,
+    /// Normal tokens of a byte-level vocabulary that are not spelled in its alphabet, ascending.
+    misspelled: Vec<TokenId>,
 }
 
 impl Vocabulary {
     pub(super) fn new(spelling: Spelling, capacity: usize) -> Self {
         let kinds = Vec::with_capacity(capacity);
-        Self { spelling, texts: Pieces::with_capacity(capacity), bytes: Pieces::with_capacity(capacity), kinds }
+        let [texts, bytes] = [(); 2].map(|()| Pieces::with_capacity(capacity));
+        Self { spelling, texts, bytes, kinds, misspelled: Vec::new() }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -114,27 +117,32 @@ impl Vocabulary {
     /// If the spelling is empty or not UTF-8, or a byte token is not spelled `<0xNN>`.
     pub(super) fn push(&mut self, text: &[u8], kind: TokenKind) -> Result<(), Error> {
         let id = self.len() as TokenId;
-        let Ok(text) = std::str::from_utf8(text) else { return Err(Error::TokenNotUtf8 { id }) };
         if text.is_empty() && kind != TokenKind::Unused {
             return Err(Error::EmptyToken { id });
         }
         self.push_bytes(id, text, kind)?;
-        self.texts.buffer.extend_from_slice(text.as_bytes());
+        self.texts.buffer.extend_from_slice(text);
         self.texts.end_piece();
         self.kinds.push(kind);
         Ok(())
     }
 
-    fn push_bytes(&mut self, id: TokenId, text: &str, kind: TokenKind) -> Result<(), Error> {
+    fn push_bytes(&mut self, id: TokenId, text: &[u8], kind: TokenKind) -> Result<(), Error> {
         let out = &mut self.bytes.buffer;
-        match kind {
-            TokenKind::Byte => match parse_byte(text) {
-                Some(byte) => out.push(byte),
-                None => return Err(Error::BadByteToken { id, text: super::error::shorten(text) }),
-            },
-            TokenKind::UserDefined => out.extend_from_slice(text.as_bytes()),
-            TokenKind::Normal => spell_out(self.spelling, text, out),
-            TokenKind::Unknown | TokenKind::Control | TokenKind::Unused => {}
+        let in_alphabet = kind == TokenKind::Normal && self.spelling == Spelling::ByteLevel;
+        // The alphabet's decoder checks what it reads, so that most tokens are read once.
+        if !in_alphabet || !ALPHABET.decode_into(text, out) {
+            let text = std::str::from_utf8(text).map_err(|_| Error::TokenNotUtf8 { id })?;
+            match kind {
+                TokenKind::Byte => out.push(parse_byte(text).ok_or_else(|| bad_byte_token(id, text))?),
+                TokenKind::Normal if self.spelling == Spelling::SentencePiece => show_spaces(text, out),
+                // A spelling outside the alphabet is shown as it is, as Hugging Face's decoder does.
+                TokenKind::Normal | TokenKind::UserDefined => out.extend_from_slice(text.as_bytes()),
+                TokenKind::Unknown | TokenKind::Control | TokenKind::Unused => {}
+            }
+            if in_alphabet {
+                self.misspelled.push(id);
+            }
         }
         self.bytes.end_piece();
         Ok(())
@@ -175,30 +183,23 @@ impl Vocabulary {
         (0..).zip(self.kinds.iter().copied())
     }
 
-    /// Whether the token is spelled in the alphabet of byte-level vocabularies, and so can result from merges.
+    /// Whether a normal token is spelled in the alphabet of byte-level vocabularies, and so can result from merges.
     pub(super) fn is_byte_level(&self, id: TokenId) -> bool {
-        self.text(id).chars().all(|character| ALPHABET.byte(character).is_some())
+        self.misspelled.binary_search(&id).is_err()
     }
 }
 
-/// Appends what a normal token means to `out`.
-fn spell_out(spelling: Spelling, text: &str, out: &mut Vec<u8>) {
-    match spelling {
-        // A spelling outside the alphabet is shown as it is, as Hugging Face's decoder does.
-        Spelling::ByteLevel => {
-            if !ALPHABET.decode_into(text, out) {
-                out.extend_from_slice(text.as_bytes());
-            }
+fn bad_byte_token(id: TokenId, text: &str) -> Error {
+    Error::BadByteToken { id, text: super::error::shorten(text) }
+}
+
+/// Appends `text` with spaces for visible ones.
+fn show_spaces(text: &str, out: &mut Vec<u8>) {
+    for (index, part) in text.split(VISIBLE_SPACE).enumerate() {
+        if index > 0 {
+            out.push(b' ');
         }
-        Spelling::Plain => out.extend_from_slice(text.as_bytes()),
-        Spelling::SentencePiece => {
-            for (index, part) in text.split(VISIBLE_SPACE).enumerate() {
-                if index > 0 {
-                    out.push(b' ');
-                }
-                out.extend_from_slice(part.as_bytes());
-            }
-        }
+        out.extend_from_slice(part.as_bytes());
     }
 }
 
@@ -234,7 +235,7 @@ impl KeyTable {
         let key = keys.get(id);
         self.longest = self.longest.max(key.len());
         let mask = self.slots.len() - 1;
-        let mut index = hash(key) as usize & mask;
+        let mut index = slot(hash(key), self.slots.len());
         while let Some(slot) = self.slots.get_mut(index) {
             if *slot == NO_TOKEN {
                 *slot = id;
@@ -254,7 +255,7 @@ impl KeyTable {
             return None;
         }
         let mask = self.slots.len() - 1;
-        let mut index = hash(key) as usize & mask;
+        let mut index = slot(hash(key), self.slots.len());
         while let Some(&id) = self.slots.get(index).filter(|&&id| id != NO_TOKEN) {
             if keys.get(id) == key {
                 return Some(id);
@@ -265,21 +266,35 @@ impl KeyTable {
     }
 }
 
-/// Mixes eight bytes at a time with one multiplication; the upper half is folded down since tables use low bits.
+/// Mixes eight bytes at a time, the last ones overlapping. Only the upper bits are good, see [`slot`].
 fn hash(key: &[u8]) -> u64 {
     let mut state = key.len() as u64;
-    for chunk in key.chunks(8) {
-        let mut word = [0; 8];
-        word[..chunk.len()].copy_from_slice(chunk);
-        state = mix(state ^ u64::from_le_bytes(word));
+    for word in key.as_chunks().0 {
+        state = mix(state.rotate_left(32) ^ u64::from_le_bytes(*word));
     }
-    state
+    mix(state.rotate_left(32) ^ last_word(key))
 }
 
-/// One step of the hash (the multiplier is 2^64 divided by the golden ratio, odd).
+/// The last eight bytes of `key`; all of a shorter one, some perhaps twice.
+fn last_word(key: &[u8]) -> u64 {
+    if let Some(last) = key.last_chunk() {
+        return u64::from_le_bytes(*last);
+    }
+    if let (Some(first), Some(last)) = (key.first_chunk(), key.last_chunk()) {
+        return u64::from(u32::from_le_bytes(*first)) << 32 | u64::from(u32::from_le_bytes(*last));
+    }
+    key.iter().fold(0, |word, &byte| word << 8 | u64::from(byte))
+}
+
+/// One step of the hash: the upper bits of the product depend on all bits of `state`
+/// (the multiplier is 2^64 divided by the golden ratio, odd).
 pub(super) fn mix(state: u64) -> u64 {
-    let product = state.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    product ^ (product >> 32)
+    state.wrapping_mul(0x9E37_79B9_7F4A_7C15)
+}
+
+/// Where a key with this hash belongs among `slots` slots, a power of two above 1: by the upper bits.
+pub(super) fn slot(hash: u64, slots: usize) -> usize {
+    (hash >> (64 - slots.trailing_zeros())) as usize
 }
 
 #[cfg(test)]
