@@ -92,7 +92,7 @@ fn the_weights_of_a_tensor_depend_on_seed_and_name_only() {
 
 #[test]
 fn rope_options_reach_the_file() {
-    let scaling = RopeScaling { kind: "yarn".into(), factor: 4.0, original_context: Some(64), attn_factor: Some(0.5) };
+    let scaling = RopeScaling { kind: "linear".into(), factor: 4.0 };
     let model = TinyLlama {
         rope_freqs: Some(vec![1.0; 8]),
         rope_scaling: Some(scaling),
@@ -102,10 +102,8 @@ fn rope_options_reach_the_file() {
     let file = read(&model);
     let meta = file.metadata();
     assert_eq!(file.tensor("rope_freqs.weight").unwrap().shape, [8]);
-    assert_eq!(meta.str(&keys::rope_scaling_type("llama")), Ok("yarn"));
+    assert_eq!(meta.str(&keys::rope_scaling_type("llama")), Ok("linear"));
     assert_eq!(meta.f32(&keys::rope_scaling_factor("llama")), Ok(4.0));
-    assert_eq!(meta.u32(&keys::rope_scaling_original_context("llama")), Ok(64));
-    assert_eq!(meta.f32(&keys::rope_scaling_attn_factor("llama")), Ok(0.5));
     assert_eq!(meta.f32(&keys::rope_freq_base("llama")), Ok(5e5));
 }
 

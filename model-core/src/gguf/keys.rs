@@ -7,8 +7,6 @@ pub const ARCHITECTURE: &str = "general.architecture";
 pub const ALIGNMENT: &str = "general.alignment";
 /// Name of the model for people.
 pub const NAME: &str = "general.name";
-/// Number of the dominant tensor type (`llama_ftype`).
-pub const FILE_TYPE: &str = "general.file_type";
 
 /// Kind of tokenizer: `gpt2` (byte-level BPE) or `llama` (SentencePiece).
 pub const TOKENIZER_MODEL: &str = "tokenizer.ggml.model";
@@ -38,8 +36,6 @@ pub const ADD_BOS: &str = "tokenizer.ggml.add_bos_token";
 pub const ADD_EOS: &str = "tokenizer.ggml.add_eos_token";
 /// Whether a space is put before the text (SentencePiece).
 pub const ADD_SPACE_PREFIX: &str = "tokenizer.ggml.add_space_prefix";
-/// Whether runs of white space are collapsed (SentencePiece).
-pub const REMOVE_EXTRA_WHITESPACES: &str = "tokenizer.ggml.remove_extra_whitespaces";
 /// Jinja template that turns messages into a prompt.
 pub const CHAT_TEMPLATE: &str = "tokenizer.chat_template";
 
@@ -64,8 +60,6 @@ architecture_keys! {
     block_count = "block_count";
     /// Width inside the feed-forward network.
     feed_forward_length = "feed_forward_length";
-    /// Number of tokens in the vocabulary.
-    vocab_size = "vocab_size";
     /// Query heads per layer.
     head_count = "attention.head_count";
     /// Key and value heads per layer; as many as query heads if absent.
@@ -90,8 +84,4 @@ architecture_keys! {
     rope_scaling_factor = "rope.scaling.factor";
     /// Linear scale under its old name.
     rope_scale_linear = "rope.scale_linear";
-    /// Context length before the extension.
-    rope_scaling_original_context = "rope.scaling.original_context_length";
-    /// Factor on the attention scores under the extension.
-    rope_scaling_attn_factor = "rope.scaling.attn_factor";
 }
