@@ -198,6 +198,9 @@ pub fn log_cost(len: u64, capacity: u64, left: u64) -> u64 {
     len.min(capacity).saturating_mul(2).saturating_add(len.min(left).saturating_mul(50))
 }
 
+/// Instructions of a slice: long executions are interrupted after so many, between two operations.
+pub const SLICE_INSTRUCTIONS: u64 = 2_000_000_000;
+
 /// Instructions charged at install for compiling one operator of the instrumented module.
 pub const COMPILE_COST_PER_OPERATOR: u64 = 6_000;
 

@@ -6,7 +6,8 @@
 //!
 //! Where it deviates from the platform:
 //! - page charges are exact in sum but subtracted at the next system call and at the end, not at the access;
-//! - executions are not sliced, so that no single operation is too long (error IC0522 comes from the instruction limit only);
+//! - executions are not sliced: an operation too large for a slice passes, but is reported
+//!   ([`Execution::largest_operation`]);
 //! - calls may nest as deep as 5 MiB of native stack allow; the platform's depth differs with its compiler settings;
 //! - 64-bit memories and `externref` are refused;
 //! - the cost of compiling leaves out the platform's few helper functions.

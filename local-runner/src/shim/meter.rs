@@ -1,10 +1,10 @@
 //! Rewrites a validated module so that it counts its own instructions and can be run one message at a time.
 //!
 //! The result differs from the input in six ways, none of which the canister can observe:
-//! - two globals are added: the instructions left ([`COUNTER`]) and a flag that is set when they ran out
-//!   ([`EXHAUSTED`]); no index of the module changes;
+//! - three globals are added: the instructions left ([`COUNTER`]), a flag that is set when they ran out
+//!   ([`EXHAUSTED`]) and the size of the largest bulk operation ([`LARGEST`]); no index of the module changes;
 //! - code subtracts its cost from the counter, block by block (see `meter/body.rs`);
-//! - exports other than functions give way to the memory, the table, the two globals and every mutable global of the
+//! - exports other than functions give way to the memory, the table, these globals and every mutable global of the
 //!   module, under names of this module, so that state can be carried from one instance to the next;
 //! - the start function becomes an export, to be run once, not for every instance;
 //! - active data segments become empty and their bytes are returned as the initial heap image;
@@ -26,6 +26,8 @@ mod tests;
 pub const COUNTER: &str = "icllama counter";
 /// Export name of the i32 global that is 1 after running out of instructions.
 pub const EXHAUSTED: &str = "icllama exhausted";
+/// Export name of the i32 global that holds the largest size operand of a bulk operator so far, unsigned.
+pub const LARGEST: &str = "icllama largest";
 /// Export name of the start function.
 pub const START: &str = "icllama start";
 /// Export name of the memory.
@@ -42,7 +44,7 @@ pub struct Instrumented {
     pub wasm: Vec<u8>,
     /// Initial heap contents: address and bytes of each active data segment, in order.
     pub image: Vec<(u32, Vec<u8>)>,
-    /// Number of exported mutable globals, counter and flag not included.
+    /// Number of exported mutable globals, the added ones not included.
     pub mutable_globals: usize,
     /// Operators the platform would compile, its instrumentation included but for its few helper functions.
     pub operators: u64,
@@ -69,6 +71,7 @@ const SECTION_ORDER: [SectionId; 12] = [
 struct Injected {
     counter: u32,
     exhausted: u32,
+    largest: u32,
 }
 
 struct Rewriter<'a> {
@@ -103,7 +106,7 @@ pub fn instrument(module: &ValidModule<'_>) -> Result<Instrumented, ModuleError>
         image: Vec::new(),
         mutable_globals: 0,
         operators: 2 * u64::from(globals),
-        injected: Injected { counter: globals, exhausted: globals + 1 },
+        injected: Injected { counter: globals, exhausted: globals + 1, largest: globals + 2 },
         imported_functions: module.info.imports.len() as u32,
         code: Vec::new(),
         code_count: 0,
@@ -178,12 +181,11 @@ impl<'a> Rewriter<'a> {
     /// Contents of a global section with the injected globals behind `entries`.
     fn with_injected(&self, count: u32, entries: &[u8]) -> Vec<u8> {
         let mut bytes = Vec::new();
-        (count + 2).encode(&mut bytes);
+        (count + 3).encode(&mut bytes);
         bytes.extend_from_slice(entries);
-        for (val_type, init) in [
-            (wasm_encoder::ValType::I64, ConstExpr::i64_const(0)),
-            (wasm_encoder::ValType::I32, ConstExpr::i32_const(0)),
-        ] {
+        let (i64, i32) = (wasm_encoder::ValType::I64, wasm_encoder::ValType::I32);
+        let zero = (i32, ConstExpr::i32_const(0));
+        for (val_type, init) in [(i64, ConstExpr::i64_const(0)), zero.clone(), zero] {
             GlobalType { val_type, mutable: true, shared: false }.encode(&mut bytes);
             init.encode(&mut bytes);
         }
@@ -215,6 +217,7 @@ impl<'a> Rewriter<'a> {
         }
         self.export(COUNTER, ExportKind::Global, self.injected.counter);
         self.export(EXHAUSTED, ExportKind::Global, self.injected.exhausted);
+        self.export(LARGEST, ExportKind::Global, self.injected.largest);
         let mut exports = Vec::new();
         self.exports.encode(&mut exports);
         self.sections.push((SectionId::Export as u8, without_length(&exports)));

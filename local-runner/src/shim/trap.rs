@@ -18,17 +18,6 @@ pub enum Trap {
         /// The limit in instructions.
         limit: u64,
     },
-    /// One operation that cannot be interrupted used more instructions than a slice has.
-    #[error(
-        "Canister attempted to perform a large memory operation that used {instructions} instructions and exceeded \
-         the slice limit {limit}."
-    )]
-    SliceOverrun {
-        /// Instructions of the operation.
-        instructions: u64,
-        /// Instructions of a slice.
-        limit: u64,
-    },
     /// Too many stable memory pages were accessed or written; the text says which limit.
     #[error("Canister exceeded memory access limits: {0}")]
     MemoryAccessLimit(String),
@@ -49,9 +38,6 @@ pub enum Trap {
         /// The size that was asked for, in bytes.
         bytes: u64,
     },
-    /// Memory could not grow for lack of space.
-    #[error("Canister cannot grow its memory usage.")]
-    OutOfMemory,
     /// A callback names a function that the table does not hold.
     #[error("Canister requested to invoke a non-existent Wasm function {index} from table 0")]
     NoSuchFunction {
@@ -69,11 +55,10 @@ impl Trap {
         match self {
             Self::Wasm(_) => 502,
             Self::Called(_) => 503,
-            Self::InstructionLimit { .. } | Self::SliceOverrun { .. } => 522,
+            Self::InstructionLimit { .. } => 522,
             Self::MemoryAccessLimit(_) => 524,
             Self::ContractViolation(_) => 504,
             Self::WasmMemoryLimit { .. } => 539,
-            Self::OutOfMemory => 507,
             Self::NoSuchFunction { .. } => 513,
             Self::Shim(_) => 521,
         }

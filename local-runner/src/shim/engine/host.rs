@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use wasmtime::{AsContextMut, Global, ResourceLimiter, StoreContextMut, Val};
 
-use crate::shim::costs::PageCharges;
+use crate::shim::costs::{PageCharges, WASM_PAGE_BYTES};
 use crate::shim::heap::{HeapRange, PageCounts, Region};
 use crate::shim::trap::Trap;
 
@@ -26,6 +26,8 @@ pub(super) struct Meter {
     pub(super) query: bool,
     /// Instructions charged for heap pages so far.
     pub(super) page_charge: u64,
+    /// Instructions of the most expensive system call so far, its heap pages not included.
+    pub(super) largest_call: u64,
 }
 
 /// Heap pages are 16 operating-system pages of 4 KiB, the unit of charging.
@@ -38,6 +40,16 @@ impl Meter {
         let due = total - self.page_charge;
         self.page_charge = total;
         due
+    }
+
+    /// Upper bound for the instructions of one uninterruptible operation that handled at most `bytes` bytes.
+    ///
+    /// Its pages, at most those of a source and a target, may all have been touched by it for the first time.
+    pub(super) fn largest_operation(&self, bytes: u64) -> u64 {
+        let largest = bytes.max(self.largest_call);
+        let pages = (largest / WASM_PAGE_BYTES + 2).saturating_mul(OS_PAGES);
+        let page_charge = self.charges.heap.total(pages.saturating_mul(2), pages, self.query);
+        largest.saturating_add(page_charge.min(self.page_charge))
     }
 }
 
@@ -122,6 +134,8 @@ pub trait HostCall<T> {
 
 impl<T: 'static> HostCall<T> for wasmtime::Caller<'_, Context<T>> {
     fn charge(&mut self, instructions: u64) -> Result<(), Trap> {
+        let meter = &mut self.data_mut().meter;
+        meter.largest_call = meter.largest_call.max(instructions);
         let left = charge(self.as_context_mut(), instructions);
         if left < 0 { Err(Trap::InstructionLimit { limit: self.data().meter.limit }) } else { Ok(()) }
     }

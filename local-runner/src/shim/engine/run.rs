@@ -7,7 +7,7 @@ use super::memory::{handle_faults, with_heap};
 use super::{GlobalValue, Prepared, WasmState};
 use crate::shim::costs::PageCharges;
 use crate::shim::heap::PageCounts;
-use crate::shim::meter::{COUNTER, EXHAUSTED, GLOBAL_PREFIX, START, TABLE};
+use crate::shim::meter::{COUNTER, EXHAUSTED, GLOBAL_PREFIX, LARGEST, START, TABLE};
 use crate::shim::trap::Trap;
 
 /// Stack of the thread an execution runs on: the engine's limit for WebAssembly and room for host functions.
@@ -53,6 +53,11 @@ pub struct Execution<T> {
     pub instructions: u64,
     /// Part of `instructions` charged for heap pages.
     pub page_charge: u64,
+    /// Upper bound for the instructions of the largest operation that cannot be interrupted: a bulk operator or a
+    /// system call, heap pages included. From [`SLICE_INSTRUCTIONS`](crate::shim::costs::SLICE_INSTRUCTIONS) on the
+    /// platform may refuse it with error IC0522 (slice overrun) in replicated execution, from twice that it always
+    /// does; here it passes.
+    pub largest_operation: u64,
     /// Heap pages touched.
     pub pages: PageCounts,
     /// Names of the functions that were active at a WebAssembly trap, innermost first; empty without name section.
@@ -84,6 +89,7 @@ impl<T: Send + 'static> Prepared<T> {
             result: finished.result,
             instructions: options.instructions.saturating_sub(finished.left),
             page_charge: meter.page_charge,
+            largest_operation: meter.largest_operation(finished.largest_operand),
             pages: heap.counts(),
             backtrace: finished.backtrace,
         }
@@ -97,6 +103,7 @@ impl<T: Send + 'static> Prepared<T> {
             charges: options.charges,
             query: options.query,
             page_charge: 0,
+            largest_call: 0,
         };
         let growth = GrowthLimit { bytes: options.wasm_memory_limit, active: false };
         let mut store = Store::new(&self.module.engine, Context { state, heap: heap.clone(), meter, growth });
@@ -157,14 +164,16 @@ impl<T: Send + 'static> Prepared<T> {
         let Meter { limit, page_charge: settled, .. } = store.data().meter;
         let left = charge(store.as_context_mut(), 0);
         let overdrawn_by_pages = left < 0 && store.data().meter.page_charge > settled;
-        let exhausted = global(store, instance, EXHAUSTED).is_ok_and(|flag| flag.get(&mut *store).i32() == Some(1));
+        let mut read = |name| global(store, instance, name).ok().and_then(|global| global.get(&mut *store).i32());
+        let exhausted = read(EXHAUSTED) == Some(1);
+        let largest_operand = read(LARGEST).unwrap_or(0) as u32;
         let backtrace = result.as_ref().err().map(backtrace).unwrap_or_default();
         let result = match result {
             Err(error) => Err(trap_of(&error, exhausted, limit)),
             Ok(()) if overdrawn_by_pages => Err(Trap::InstructionLimit { limit }),
             Ok(()) => keep_globals(store, instance, wasm, self.module.mutable_globals),
         };
-        Finished { result, left: left.max(0) as u64, backtrace }
+        Finished { result, left: left.max(0) as u64, largest_operand: largest_operand.into(), backtrace }
     }
 }
 
@@ -173,13 +182,15 @@ struct Finished {
     result: Result<(), Trap>,
     /// Instructions left.
     left: u64,
+    /// Largest size operand of a bulk operator.
+    largest_operand: u64,
     backtrace: Vec<String>,
 }
 
 impl Finished {
     /// An execution that never started.
     fn failed(trap: Trap, limit: u64) -> Self {
-        Self { result: Err(trap), left: limit, backtrace: Vec::new() }
+        Self { result: Err(trap), left: limit, largest_operand: 0, backtrace: Vec::new() }
     }
 }
 

@@ -150,7 +150,7 @@ fn write_locals(body: &FunctionBody<'_>, params: u32, extra: bool, out: &mut Vec
 }
 
 fn write_charge(charge: Charge, size_local: u32, injected: Injected, out: &mut Vec<u8>) {
-    let Injected { counter, .. } = injected;
+    let Injected { counter, largest, .. } = injected;
     let mut write = |instruction: Instruction<'_>| instruction.encode(out);
     let tested = match charge {
         Charge::Block { cost, tested } => {
@@ -160,6 +160,9 @@ fn write_charge(charge: Charge, size_local: u32, injected: Injected, out: &mut V
         }
         Charge::Operand => {
             write(Instruction::LocalTee(size_local));
+            for instruction in keep_largest(size_local, largest) {
+                write(instruction);
+            }
             write(Instruction::GlobalGet(counter));
             write(Instruction::LocalGet(size_local));
             write(Instruction::I64ExtendI32U);
@@ -173,6 +176,19 @@ fn write_charge(charge: Charge, size_local: u32, injected: Injected, out: &mut V
     if tested {
         write_test(injected, out);
     }
+}
+
+/// Sets a global to a local if that is larger.
+fn keep_largest(local: u32, global: u32) -> [Instruction<'static>; 7] {
+    [
+        Instruction::LocalGet(local),
+        Instruction::GlobalGet(global),
+        Instruction::I32GtU,
+        Instruction::If(BlockType::Empty),
+        Instruction::LocalGet(local),
+        Instruction::GlobalSet(global),
+        Instruction::End,
+    ]
 }
 
 /// Ends the execution if the counter is negative.

@@ -35,9 +35,9 @@ fn operators(wasm: &[u8]) -> Vec<String> {
 }
 
 #[test]
-fn an_empty_module_gets_counter_and_flag() {
+fn an_empty_module_gets_the_added_globals() {
     let instrumented = rewrite("(module)");
-    assert_eq!(exports(&instrumented.wasm), [COUNTER, EXHAUSTED]);
+    assert_eq!(exports(&instrumented.wasm), [COUNTER, EXHAUSTED, LARGEST]);
     assert_eq!((instrumented.image.len(), instrumented.mutable_globals, instrumented.operators), (0, 0, 0));
 }
 
@@ -50,8 +50,18 @@ fn exports_what_the_engine_needs_and_keeps_functions() {
     );
     let mut names = exports(&instrumented.wasm);
     names.sort();
-    let mut expected =
-        [TABLE, MEMORY, "icllama global 0", "icllama global 1", "canister_init", "memory", START, COUNTER, EXHAUSTED];
+    let mut expected = [
+        TABLE,
+        MEMORY,
+        "icllama global 0",
+        "icllama global 1",
+        "canister_init",
+        "memory",
+        START,
+        COUNTER,
+        EXHAUSTED,
+        LARGEST,
+    ];
     expected.sort();
     assert_eq!(names, expected);
     assert_eq!(instrumented.mutable_globals, 2);

@@ -228,3 +228,25 @@ fn page_charges_count_towards_the_limit() {
     assert_eq!(execution.result, Err(Trap::InstructionLimit { limit: 160_003 }));
     assert_eq!(execution.instructions, 160_003);
 }
+
+#[test]
+fn the_largest_operation_is_reported_with_its_pages() {
+    let mut canister = Canister::new(PAGES).with(|options| options.charges = PageCharges::DMT_2026_07);
+    assert_eq!(canister.commit("bulk").largest_operation, 65_538 + 3 * 160_000);
+    assert_eq!(canister.commit("copy").largest_operation, 4 + 240_000);
+    assert_eq!(
+        canister.commit("both").largest_operation,
+        200 + 160_000,
+        "pages of the message bound those of the call"
+    );
+    let mut canister = Canister::new(
+        r#"(module (memory 1) (func (export "canister_update m")
+             (memory.fill (i32.const 0) (i32.const 0) (i32.const 300)) (memory.fill (i32.const 0) (i32.const 0) (i32.const 7))))"#,
+    );
+    assert_eq!(canister.commit("m").largest_operation, 300);
+    let mut canister = Canister::new(
+        r#"(module (memory 1) (func (export "canister_update m") (memory.fill (i32.const 0) (i32.const 0) (i32.const -1))))"#,
+    )
+    .with(|options| options.instructions = 5_000_000_000);
+    assert_eq!(canister.call("m").largest_operation, 0xffff_ffff);
+}
