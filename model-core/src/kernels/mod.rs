@@ -1,7 +1,7 @@
 //! Integer and float matrix products with the same bits on every path.
 //!
-//! [`isa`] names the vector operations, [`product`] and [`attention`] write each product once over them, and
-//! [`scalar`], `x86_64` and `wasm32` hold nothing but instructions. `NUMERICS.md` has the contract.
+//! `isa` names the vector operations, `product` and `attention` write each product once over them, and
+//! `scalar`, `x86_64` and `wasm32` hold nothing but instructions. `NUMERICS.md` has the contract.
 
 mod activations;
 mod attention;

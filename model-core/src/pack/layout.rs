@@ -1,4 +1,4 @@
-//! The packed form of a matrix: what the kernels read and [`super::Packer`] writes.
+//! The packed form of a matrix: what the kernels read and the packer writes.
 //!
 //! Rows stand in groups of 8 (the last group is filled up with zero rows). In a coded matrix a row group holds, for
 //! every 32 columns, one block:
