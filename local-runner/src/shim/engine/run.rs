@@ -82,12 +82,12 @@ impl<T: Send + 'static> Prepared<T> {
             thread.map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
         });
         let no_thread = |error| Trap::Shim(format!("cannot start its thread: {error}"));
-        let finished = finished.unwrap_or_else(|error| Finished::failed(no_thread(error), options.instructions));
         let Context { state, meter, heap, .. } = store.into_data();
+        let finished = finished.unwrap_or_else(|error| Finished::failed(no_thread(error), meter.limit));
         Execution {
             state,
             result: finished.result,
-            instructions: options.instructions.saturating_sub(finished.left),
+            instructions: meter.limit.saturating_sub(finished.left),
             page_charge: meter.page_charge,
             largest_operation: meter.largest_operation(finished.largest_operand),
             pages: heap.counts(),
@@ -99,7 +99,8 @@ impl<T: Send + 'static> Prepared<T> {
         let heap = wasm.heap.region();
         let meter = Meter {
             counter: None,
-            limit: options.instructions,
+            // The counter is signed.
+            limit: options.instructions.min(i64::MAX as u64),
             charges: options.charges,
             query: options.query,
             page_charge: 0,
@@ -118,12 +119,16 @@ impl<T: Send + 'static> Prepared<T> {
         if let Err(error) = wasm.heap.begin() {
             return Finished::failed(Trap::Shim(error.to_string()), limit);
         }
+        let globals = wasm.globals.clone();
         let mut finished = self.enter(store, wasm, entry);
         if store.data().heap.failed() {
             finished.result = Err(Trap::Shim("its heap's page protection could not be changed".into()));
         }
         if let Err(error) = wasm.heap.end(finished.result.is_ok()) {
             finished.result = Err(Trap::Shim(error.to_string()));
+        }
+        if finished.result.is_err() {
+            wasm.globals = globals;
         }
         finished
     }
@@ -142,8 +147,8 @@ impl<T: Send + 'static> Prepared<T> {
     /// Puts limit and globals into a new instance.
     fn prepare(&self, store: &mut Store<Context<T>>, instance: Instance, wasm: &WasmState) -> wasmtime::Result<()> {
         let counter = global(store, instance, COUNTER)?;
-        let limit = i64::try_from(store.data().meter.limit).unwrap_or(i64::MAX);
-        counter.set(&mut *store, Val::I64(limit))?;
+        let limit = store.data().meter.limit;
+        counter.set(&mut *store, Val::I64(limit as i64))?;
         let context = store.data_mut();
         context.meter.counter = Some(counter);
         context.growth.active = true;

@@ -81,7 +81,9 @@ fn the_largest_size_operand_does_not_wrap_the_counter() {
     canister.options.instructions = 5_000_000_000;
     assert_eq!(canister.call("m").result, Err(Trap::Wasm(WasmTrap::HeapOutOfBounds)));
     canister.options.instructions = u64::MAX;
-    assert_eq!(canister.call("m").result, Err(Trap::Wasm(WasmTrap::HeapOutOfBounds)));
+    let execution = canister.call("m");
+    assert_eq!(execution.result, Err(Trap::Wasm(WasmTrap::HeapOutOfBounds)));
+    assert_eq!(execution.instructions, 1 + 3 + 100 + 0xffff_ffff);
 }
 
 #[test]
