@@ -104,10 +104,12 @@ impl MergeReader<'_> {
             return Err(Error::MalformedMerge { rank, text: shorten(&String::from_utf8_lossy(merge)) });
         }
         self.bytes.clear();
-        let spelled = ALPHABET.decode_into(left, &mut self.bytes);
+        if !ALPHABET.decode_into(left, &mut self.bytes) {
+            return self.unmatched(rank, left);
+        }
         let middle = self.bytes.len();
-        if !spelled || !ALPHABET.decode_into(right, &mut self.bytes) {
-            return self.unmatched(rank, &[left, right]);
+        if !ALPHABET.decode_into(right, &mut self.bytes) {
+            return self.unmatched(rank, right);
         }
         let find = |key: &[u8]| self.table.find(self.vocabulary.keys(), key);
         match (find(&self.bytes[..middle]), find(&self.bytes[middle..]), self.find_result()) {
@@ -115,9 +117,9 @@ impl MergeReader<'_> {
                 self.expected = result.saturating_add(1);
                 Ok(Some((left, right, result)))
             }
-            (None, _, _) => self.unmatched(rank, &[left]),
-            (_, None, _) => self.unmatched(rank, &[right]),
-            (_, _, None) => self.unmatched(rank, &[&[left, right].concat()]),
+            (None, _, _) => self.unmatched(rank, left),
+            (_, None, _) => self.unmatched(rank, right),
+            (_, _, None) => self.unmatched(rank, &[left, right].concat()),
         }
     }
 
@@ -129,11 +131,11 @@ impl MergeReader<'_> {
         if is_expected { Some(self.expected) } else { self.table.find(keys, &self.bytes) }
     }
 
-    /// For a merge with pieces that text never reaches by merging: an error unless all of them are special tokens.
-    fn unmatched<T>(&self, rank: usize, pieces: &[&[u8]]) -> Result<Option<T>, Error> {
-        match pieces.iter().find(|piece| self.special.find(self.vocabulary, piece).is_none()) {
-            Some(piece) => Err(Error::UnknownMergePiece { rank, piece: shorten(&String::from_utf8_lossy(piece)) }),
-            None => Ok(None),
+    /// For a merge with a piece that text never reaches by merging: an error unless that is a special token.
+    fn unmatched<T>(&self, rank: usize, piece: &[u8]) -> Result<Option<T>, Error> {
+        match self.special.find(self.vocabulary, piece) {
+            Some(_) => Ok(None),
+            None => Err(Error::UnknownMergePiece { rank, piece: shorten(&String::from_utf8_lossy(piece)) }),
         }
     }
 }
