@@ -3,6 +3,7 @@
 //! Knows nothing of how the service works.
 
 mod config;
+mod convert;
 mod error;
 mod model;
 mod session;

@@ -1,3 +1,258 @@
-//! icllama's Internet Computer canister.
+//! icllama's Internet Computer canister: a thin shell of candid methods around
+//! [`service::Service`], which holds all logic and is tested natively.
 
+pub mod access;
 pub mod api;
+pub mod budget;
+mod decode;
+pub mod directory;
+pub mod env;
+pub mod generate;
+pub mod ledger;
+pub mod load;
+pub mod memory;
+#[cfg(target_arch = "wasm32")]
+mod random;
+pub mod service;
+pub mod session_head;
+pub mod session_store;
+#[cfg(test)]
+mod testing;
+pub mod upload;
+
+use std::cell::RefCell;
+
+use candid::candid_method;
+use ic_cdk::api::{accept_message, msg_method_name, trap};
+use ic_cdk::{init, inspect_message, post_upgrade, query, update};
+use ic_stable_structures::DefaultMemoryImpl;
+
+use api::*;
+use decode::ChunkMessage;
+use env::IcEnv;
+
+type IcService = service::Service<DefaultMemoryImpl, IcEnv>;
+type Reply<T> = Result<T, Error>;
+
+thread_local! {
+    static SERVICE: RefCell<Option<IcService>> = const { RefCell::new(None) };
+}
+
+/// What tools show as the canister's interface.
+#[cfg(target_arch = "wasm32")]
+#[used]
+// SAFETY: a custom section is data that nothing executes or links against.
+#[unsafe(link_section = "icp:public candid:service")]
+static CANDID: [u8; include_bytes!("../canister.did").len()] = *include_bytes!("../canister.did");
+
+/// Opens the service; a memory or settings that cannot be used refuse the installation or upgrade.
+fn open(arg: Option<InitArg>) {
+    let env = IcEnv { on_timer: || with_mut(IcService::background) };
+    let service =
+        IcService::open(DefaultMemoryImpl::default(), env, arg).unwrap_or_else(|error| trap(error.to_string()));
+    SERVICE.set(Some(service));
+}
+
+fn with<R>(call: impl FnOnce(&IcService) -> R) -> R {
+    SERVICE.with_borrow(|service| call(service.as_ref().unwrap_or_else(|| trap("the canister is not installed"))))
+}
+
+fn with_mut<R>(call: impl FnOnce(&mut IcService) -> R) -> R {
+    SERVICE.with_borrow_mut(|service| {
+        let service = service.as_mut().unwrap_or_else(|| trap("the canister is not installed"));
+        let answer = call(service);
+        service.schedule();
+        answer
+    })
+}
+
+#[candid_method(init)]
+#[init(hidden, decode_with = "decode::argument")]
+fn init(arg: Option<InitArg>) {
+    open(arg);
+}
+
+#[post_upgrade(hidden, decode_with = "decode::argument")]
+fn post_upgrade(arg: Option<InitArg>) {
+    open(arg);
+}
+
+#[inspect_message]
+fn inspect_message() {
+    if with(|service| service.admits_call(&msg_method_name())) {
+        accept_message();
+    }
+}
+
+/// Announces a model file, or finds the upload of it that was interrupted. For operators.
+#[candid_method(update)]
+#[update(hidden, decode_with = "decode::argument")]
+fn upload_begin(arg: UploadBeginArg) -> Reply<UploadBeginOk> {
+    with_mut(|service| service.upload_begin(arg))
+}
+
+/// Stores bytes of the file: any offset, any order, repeated at will. For operators.
+#[candid_method(update)]
+#[update(hidden, decode_with = "decode::chunk")]
+fn upload_chunk(arg: ChunkMessage) -> Reply<UploadChunkOk> {
+    with_mut(|service| service.upload_chunk(arg.chunk()))
+}
+
+/// The present upload and what is missing of it.
+#[candid_method(query)]
+#[query(hidden, decode_with = "decode::argument")]
+fn upload_status(arg: UploadStatusArg) -> Reply<UploadStatus> {
+    with(|service| service.upload_status(arg))
+}
+
+/// All chunks were sent: verifies the hash, in as many calls as it takes or by itself. For operators.
+#[candid_method(update)]
+#[update(hidden, decode_with = "decode::argument")]
+fn upload_commit(arg: UploadCommitArg) -> Reply<UploadCommitOk> {
+    with_mut(|service| service.upload_commit(arg))
+}
+
+/// Gives the upload up. For operators.
+#[candid_method(update)]
+#[update(hidden, decode_with = "decode::argument")]
+fn upload_abort(arg: UploadIdArg) -> Reply<()> {
+    with_mut(|service| service.upload_abort(arg))
+}
+
+/// What answers, what is stored, what is on its way.
+#[candid_method(query)]
+#[query(hidden)]
+fn model_status() -> ModelStatus {
+    with(IcService::model_status)
+}
+
+/// Loads the stored model on; it also loads by itself. For operators.
+#[candid_method(update)]
+#[update(hidden, decode_with = "decode::argument")]
+fn model_load_step(arg: ModelLoadStepArg) -> Reply<ModelLoadStepOk> {
+    with_mut(|service| service.model_load_step(arg))
+}
+
+/// Makes a session; nothing is computed yet. For users.
+#[candid_method(update)]
+#[update(hidden, decode_with = "decode::argument")]
+fn session_create(arg: SessionCreateArg) -> Reply<SessionCreateOk> {
+    with_mut(|service| service.session_create(arg))
+}
+
+/// Computes as much as one call allows. For users, about their own sessions.
+#[candid_method(update)]
+#[update(hidden, decode_with = "decode::argument")]
+fn session_advance(arg: SessionAdvanceArg) -> Reply<SessionProgress> {
+    with_mut(|service| service.session_advance(arg))
+}
+
+/// Lets the session run by itself; poll `session_output`. For users, about their own sessions.
+#[candid_method(update)]
+#[update(hidden, decode_with = "decode::argument")]
+fn session_run(arg: SessionIdArg) -> Reply<SessionStatus> {
+    with_mut(|service| service.session_run(arg))
+}
+
+/// Goes on with a finished session. For users, about their own sessions.
+#[candid_method(update)]
+#[update(hidden, decode_with = "decode::argument")]
+fn session_append(arg: SessionAppendArg) -> Reply<SessionAppendOk> {
+    with_mut(|service| service.session_append(arg))
+}
+
+/// Ends generation. About own sessions; controllers about any.
+#[candid_method(update)]
+#[update(hidden, decode_with = "decode::argument")]
+fn session_cancel(arg: SessionIdArg) -> Reply<SessionStatus> {
+    with_mut(|service| service.session_cancel(arg))
+}
+
+/// Forgets the session and all its text. About own sessions; controllers about any.
+#[candid_method(update)]
+#[update(hidden, decode_with = "decode::argument")]
+fn session_delete(arg: SessionIdArg) -> Reply<()> {
+    with_mut(|service| service.session_delete(arg))
+}
+
+/// Generated text from a byte index on. About own sessions.
+#[candid_method(query)]
+#[query(hidden, decode_with = "decode::argument")]
+fn session_output(arg: SessionOutputArg) -> Reply<SessionOutputOk> {
+    with(|service| service.session_output(arg))
+}
+
+/// Token ids. About own sessions.
+#[candid_method(query)]
+#[query(hidden, decode_with = "decode::argument")]
+fn session_tokens(arg: SessionPageArg) -> Reply<SessionTokensOk> {
+    with(|service| service.session_tokens(arg))
+}
+
+/// Digests of the logits behind each generated token, to audit an answer. About own sessions.
+#[candid_method(query)]
+#[query(hidden, decode_with = "decode::argument")]
+fn session_digests(arg: SessionPageArg) -> Reply<SessionDigestsOk> {
+    with(|service| service.session_digests(arg))
+}
+
+/// The logits behind the last token. About own sessions.
+#[candid_method(query)]
+#[query(hidden, decode_with = "decode::argument")]
+fn session_logits(arg: SessionIdArg) -> Reply<SessionLogitsOk> {
+    with(|service| service.session_logits(arg))
+}
+
+/// Own sessions, or everybody's for a controller.
+#[candid_method(query)]
+#[query(hidden, decode_with = "decode::argument")]
+fn session_list(arg: SessionListArg) -> Reply<SessionListOk> {
+    with(|service| service.session_list(arg))
+}
+
+/// The settings. For operators.
+#[candid_method(query)]
+#[query(hidden)]
+fn config_get() -> Reply<Config> {
+    with(IcService::config_get)
+}
+
+/// Changes settings and returns all of them. For operators; the operator list is for controllers.
+#[candid_method(update)]
+#[update(hidden, decode_with = "decode::argument")]
+fn config_set(arg: ConfigUpdate) -> Reply<Config> {
+    with_mut(|service| service.config_set(&arg))
+}
+
+/// What runs here, and the limits that concern everybody.
+#[candid_method(query)]
+#[query(hidden)]
+fn version() -> CanisterInfo {
+    with(IcService::version)
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+candid::export_service!();
+
+/// The text of `canister.did`, generated from the code above.
+#[cfg(not(target_arch = "wasm32"))]
+pub fn candid_interface() -> String {
+    __export_service()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_committed_interface_is_the_generated_one() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/canister.did");
+        let generated = super::candid_interface();
+        if std::env::var_os("ICLLAMA_UPDATE_CANDID").is_some() {
+            std::fs::write(path, &generated).unwrap();
+        }
+        let committed = std::fs::read_to_string(path).unwrap();
+        assert!(
+            committed == generated,
+            "canister.did is stale; run this test with ICLLAMA_UPDATE_CANDID=1 to write it"
+        );
+    }
+}

@@ -109,6 +109,12 @@ pub enum Error {
         /// The id asked for.
         session_id: u64,
     },
+    /// Something was to be appended before the answer was over.
+    #[error("session {session_id} is still generating; advance it until it is finished, or cancel it")]
+    SessionNotFinished {
+        /// The session.
+        session_id: u64,
+    },
     /// The session has no logits in the heap (nothing computed since creation, eviction or upgrade).
     #[error("session {session_id} has no logits at hand; advance it first")]
     LogitsUnavailable {

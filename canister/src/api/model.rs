@@ -11,7 +11,7 @@ pub struct StoredModel {
     /// As announced at the upload.
     pub name: String,
     /// Size in bytes.
-    pub total_bytes: u64,
+    pub bytes: u64,
     /// SHA-256 of the file.
     #[serde(with = "serde_bytes")]
     pub sha256: Vec<u8>,

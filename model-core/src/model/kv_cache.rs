@@ -65,7 +65,12 @@ impl KvCache {
 
     /// Bytes of memory held.
     pub fn bytes(&self) -> usize {
-        self.segments.len() * self.segment_bytes()
+        self.bytes_for(self.segments.len() * SEGMENT)
+    }
+
+    /// Bytes of memory that `positions` positions take.
+    pub fn bytes_for(&self, positions: usize) -> usize {
+        positions.div_ceil(SEGMENT).saturating_mul(self.segment_bytes())
     }
 
     fn segment_bytes(&self) -> usize {

@@ -64,6 +64,11 @@ impl Model {
         self.weights.per_token()
     }
 
+    /// Bytes that the cache of a session takes for `positions` tokens.
+    pub fn cache_bytes(&self, positions: usize) -> u64 {
+        self.new_cache().bytes_for(positions) as u64
+    }
+
     /// An empty cache of the right shape.
     pub(crate) fn new_cache(&self) -> KvCache {
         KvCache::new(self.config.layers, self.config.kv_heads, self.config.head_dim)

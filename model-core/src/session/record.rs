@@ -175,6 +175,15 @@ impl SessionRecord {
         self.finish
     }
 
+    /// See [`Session::cancel`].
+    pub fn cancel(&mut self) -> String {
+        if self.finish.is_some() {
+            return String::new();
+        }
+        self.finish = Some(FinishReason::Cancelled);
+        self.output.finish()
+    }
+
     /// The bytes to be stored.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(128 + 4 * self.tokens.len() + 8 * self.digests.len());

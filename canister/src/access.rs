@@ -1,0 +1,180 @@
+//! Who may do what: the settings and the roles that follow from them, as plain values.
+
+use candid::Principal;
+
+use crate::api::{Config, ConfigUpdate, Error, GenerateAccess, Role};
+
+/// Ceiling that no setting may pass: the platform's 40e9 less what saving and replying can cost.
+const MAX_INSTRUCTIONS: u64 = 38_000_000_000;
+const MAX_LIST: usize = 1_000;
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            generate_access: GenerateAccess::Controllers,
+            operators: Vec::new(),
+            users: Vec::new(),
+            max_instructions: 36_000_000_000,
+            cache_heap_bytes: 1 << 30,
+            max_sessions: 1_000,
+            max_sessions_per_principal: 100,
+            max_input_bytes: 256 << 10,
+            max_session_tokens: 32 << 10,
+        }
+    }
+}
+
+impl Config {
+    /// These settings with the changes of `update`.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] names the first field that is out of range.
+    pub fn updated(&self, update: &ConfigUpdate) -> Result<Self, Error> {
+        let old = self.clone();
+        let new = Self {
+            generate_access: update.generate_access.unwrap_or(old.generate_access),
+            operators: update.operators.clone().unwrap_or(old.operators),
+            users: update.users.clone().unwrap_or(old.users),
+            max_instructions: update.max_instructions.unwrap_or(old.max_instructions),
+            cache_heap_bytes: update.cache_heap_bytes.unwrap_or(old.cache_heap_bytes),
+            max_sessions: update.max_sessions.unwrap_or(old.max_sessions),
+            max_sessions_per_principal: update.max_sessions_per_principal.unwrap_or(old.max_sessions_per_principal),
+            max_input_bytes: update.max_input_bytes.unwrap_or(old.max_input_bytes),
+            max_session_tokens: update.max_session_tokens.unwrap_or(old.max_session_tokens),
+        };
+        new.check()?;
+        Ok(new)
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        check_range("max_instructions", self.max_instructions, 1, MAX_INSTRUCTIONS)?;
+        check_range("cache_heap_bytes", self.cache_heap_bytes, 1 << 20, 3 << 30)?;
+        check_range("max_sessions", self.max_sessions.into(), 1, 100_000)?;
+        check_range("max_sessions_per_principal", self.max_sessions_per_principal.into(), 1, 100_000)?;
+        check_range("max_input_bytes", self.max_input_bytes.into(), 1, 2 << 20)?;
+        check_range("max_session_tokens", self.max_session_tokens.into(), 1, 1 << 20)?;
+        check_principals("operators", &self.operators)?;
+        check_principals("users", &self.users)
+    }
+
+    /// The same settings as an update, which is how they are stored: a setting that a later version
+    /// adds is then absent and has its default.
+    pub fn to_update(&self) -> ConfigUpdate {
+        ConfigUpdate {
+            generate_access: Some(self.generate_access),
+            operators: Some(self.operators.clone()),
+            users: Some(self.users.clone()),
+            max_instructions: Some(self.max_instructions),
+            cache_heap_bytes: Some(self.cache_heap_bytes),
+            max_sessions: Some(self.max_sessions),
+            max_sessions_per_principal: Some(self.max_sessions_per_principal),
+            max_input_bytes: Some(self.max_input_bytes),
+            max_session_tokens: Some(self.max_session_tokens),
+        }
+    }
+
+    /// Whether `caller` has `role`.
+    pub fn admits(&self, role: Role, caller: &Principal, is_controller: bool) -> bool {
+        let operator = is_controller || self.operators.contains(caller);
+        match role {
+            Role::Controller => is_controller,
+            Role::Operator => operator,
+            Role::User => operator || self.admits_user(caller),
+        }
+    }
+
+    fn admits_user(&self, caller: &Principal) -> bool {
+        match self.generate_access {
+            GenerateAccess::Controllers => false,
+            GenerateAccess::AllowList => self.users.contains(caller),
+            GenerateAccess::Authenticated => *caller != Principal::anonymous(),
+            GenerateAccess::Anyone => true,
+        }
+    }
+}
+
+/// The role that an update method asks for before anything else. The others know only sessions of the caller.
+pub fn role_needed(method: &str) -> Option<Role> {
+    match method {
+        "upload_begin" | "upload_chunk" | "upload_commit" | "upload_abort" | "model_load_step" | "config_set" => {
+            Some(Role::Operator)
+        }
+        "session_create" | "session_advance" | "session_run" | "session_append" => Some(Role::User),
+        _ => None,
+    }
+}
+
+fn check_range(field: &str, value: u64, min: u64, max: u64) -> Result<(), Error> {
+    if (min..=max).contains(&value) {
+        return Ok(());
+    }
+    Err(Error::InvalidArgument { field: field.into(), reason: format!("{value} is not between {min} and {max}") })
+}
+
+fn check_principals(field: &str, list: &[Principal]) -> Result<(), Error> {
+    let refuse = |reason: String| Err(Error::InvalidArgument { field: field.into(), reason });
+    if list.len() > MAX_LIST {
+        return refuse(format!("{} principals are listed, at most {MAX_LIST} may be", list.len()));
+    }
+    if list.contains(&Principal::anonymous()) {
+        return refuse("the anonymous principal cannot be listed; use generate_access Anyone".into());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_survive_being_stored_as_an_update() {
+        let update = ConfigUpdate {
+            generate_access: Some(GenerateAccess::AllowList),
+            users: Some(vec![Principal::from_slice(&[1])]),
+            max_sessions: Some(7),
+            ..ConfigUpdate::default()
+        };
+        let config = Config::default().updated(&update).unwrap();
+        assert_eq!(config.max_sessions, 7);
+        assert_eq!(Config::default().updated(&config.to_update()), Ok(config));
+    }
+
+    #[test]
+    fn refuses_settings_out_of_range_by_name() {
+        let refused = |update: ConfigUpdate, name: &str| {
+            let result = Config::default().updated(&update);
+            assert!(matches!(&result, Err(Error::InvalidArgument { field, .. }) if field == name), "{result:?}");
+        };
+        let default = ConfigUpdate::default;
+        refused(ConfigUpdate { max_instructions: Some(39_000_000_000), ..default() }, "max_instructions");
+        refused(ConfigUpdate { max_instructions: Some(0), ..default() }, "max_instructions");
+        refused(ConfigUpdate { cache_heap_bytes: Some(1), ..default() }, "cache_heap_bytes");
+        refused(ConfigUpdate { max_sessions: Some(0), ..default() }, "max_sessions");
+        refused(ConfigUpdate { max_sessions_per_principal: Some(0), ..default() }, "max_sessions_per_principal");
+        refused(ConfigUpdate { max_input_bytes: Some(u32::MAX), ..default() }, "max_input_bytes");
+        refused(ConfigUpdate { max_session_tokens: Some(0), ..default() }, "max_session_tokens");
+        refused(ConfigUpdate { operators: Some(vec![Principal::anonymous()]), ..default() }, "operators");
+        refused(ConfigUpdate { users: Some(vec![Principal::from_slice(&[1]); 1001]), ..default() }, "users");
+    }
+
+    #[test]
+    fn roles_follow_from_the_settings() {
+        let [operator, user, other] = [1, 2, 3].map(|byte| Principal::from_slice(&[byte]));
+        let anonymous = Principal::anonymous();
+        let config = |generate_access| Config {
+            generate_access,
+            operators: vec![operator],
+            users: vec![user],
+            ..Config::default()
+        };
+        let callers = [(operator, false), (user, false), (other, false), (anonymous, false), (other, true)];
+        let admitted = |access, role| callers.map(|(who, controls)| config(access).admits(role, &who, controls));
+        use GenerateAccess::*;
+        assert_eq!(admitted(Anyone, Role::Controller), [false, false, false, false, true]);
+        assert_eq!(admitted(Anyone, Role::Operator), [true, false, false, false, true]);
+        assert_eq!(admitted(Controllers, Role::User), [true, false, false, false, true]);
+        assert_eq!(admitted(AllowList, Role::User), [true, true, false, false, true]);
+        assert_eq!(admitted(Authenticated, Role::User), [true, true, true, false, true]);
+        assert_eq!(admitted(Anyone, Role::User), [true; 5]);
+    }
+}

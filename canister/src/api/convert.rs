@@ -1,0 +1,100 @@
+//! Between the candid types and those of `model_core`.
+
+use model_core::chat::ChatMessage as CoreMessage;
+use model_core::prompt::Error as PromptError;
+use model_core::sample::Sampling;
+use model_core::session::{Error as SessionError, FinishReason as CoreReason, SessionOptions as CoreOptions};
+
+use super::{ChatMessage, Error, FinishReason, SessionOptions};
+
+impl From<model_core::Error> for Error {
+    fn from(error: model_core::Error) -> Self {
+        use model_core::Error as Core;
+        let stage = match &error {
+            Core::Session(error) => return session_error(error),
+            Core::Gguf(_) => "gguf",
+            Core::Config(_) => "config",
+            Core::Tokenizer(_) => "tokenizer",
+            Core::Chat(_) => "chat template",
+            Core::Pack(_) => "pack",
+            Core::Model(_) => "model",
+            Core::CacheOutOfMemory(_) => "cache",
+        };
+        Error::Model { stage: stage.into(), message: error.to_string() }
+    }
+}
+
+impl From<PromptError> for Error {
+    fn from(error: PromptError) -> Self {
+        let stage = match &error {
+            PromptError::Tokenizer(_) => "tokenizer",
+            PromptError::Chat(_) | PromptError::NoTurns => "chat template",
+        };
+        Error::Model { stage: stage.into(), message: error.to_string() }
+    }
+}
+
+fn session_error(error: &SessionError) -> Error {
+    let field = match error {
+        SessionError::ContextTooShort { positions, context_length } => {
+            let (max, needed) = (*context_length as u64, *positions as u64);
+            return Error::LimitExceeded { limit: "context_length".into(), max, needed };
+        }
+        SessionError::OtherModel => return Error::ModelChanged,
+        SessionError::Record(error) => return Error::Damaged { message: error.to_string() },
+        SessionError::EmptyPrompt | SessionError::UnknownToken { .. } | SessionError::StillGenerating => "input",
+        SessionError::Sampling(error) => error.option,
+        SessionError::PrefillBatch { .. } => "prefill_batch",
+        SessionError::TooManyStopStrings { .. } | SessionError::StopStringLength { .. } => "stop",
+    };
+    Error::InvalidArgument { field: field.into(), reason: error.to_string() }
+}
+
+impl From<CoreReason> for FinishReason {
+    fn from(reason: CoreReason) -> Self {
+        match reason {
+            CoreReason::EndOfGeneration => Self::EndOfGeneration,
+            CoreReason::StopString => Self::StopString,
+            CoreReason::Length => Self::Length,
+            CoreReason::ContextFull => Self::ContextFull,
+            CoreReason::Cancelled => Self::Cancelled,
+        }
+    }
+}
+
+impl From<SessionOptions> for CoreOptions {
+    fn from(options: SessionOptions) -> Self {
+        let default = CoreOptions::default();
+        let sampling = default.sampling;
+        Self {
+            max_tokens: options.max_tokens.unwrap_or(default.max_tokens),
+            sampling: Sampling {
+                temperature: options.temperature.unwrap_or(sampling.temperature),
+                top_k: options.top_k.unwrap_or(sampling.top_k),
+                top_p: options.top_p.unwrap_or(sampling.top_p),
+                min_p: options.min_p.unwrap_or(sampling.min_p),
+                repeat_penalty: options.repeat_penalty.unwrap_or(sampling.repeat_penalty),
+                repeat_last_n: options.repeat_last_n.unwrap_or(sampling.repeat_last_n),
+                frequency_penalty: options.frequency_penalty.unwrap_or(sampling.frequency_penalty),
+                presence_penalty: options.presence_penalty.unwrap_or(sampling.presence_penalty),
+                seed: options.seed.unwrap_or(sampling.seed),
+            },
+            stop: options.stop.unwrap_or_default(),
+            ignore_eos: options.ignore_eos.unwrap_or(default.ignore_eos),
+            audit: options.audit.unwrap_or(default.audit),
+            logprobs: false,
+            prefill_batch: options.prefill_batch.map_or(default.prefill_batch, |batch| batch as usize),
+        }
+    }
+}
+
+impl From<ChatMessage> for CoreMessage {
+    fn from(message: ChatMessage) -> Self {
+        let (role, text) = match message {
+            ChatMessage::System(text) => ("system", text),
+            ChatMessage::User(text) => ("user", text),
+            ChatMessage::Assistant(text) => ("assistant", text),
+        };
+        Self { role: role.into(), content: text.content }
+    }
+}

@@ -1,0 +1,70 @@
+//! What the service needs from the platform, as a trait with the Internet Computer behind it; tests put
+//! a fake there. Besides the attributes in `lib.rs` the only user of `ic_cdk`.
+
+use candid::Principal;
+
+/// The platform, as seen during one message.
+pub trait Env {
+    /// Who called.
+    fn caller(&self) -> Principal;
+    /// Whether `who` controls the canister.
+    fn is_controller(&self, who: &Principal) -> bool;
+    /// Nanoseconds since 1970.
+    fn time_ns(&self) -> u64;
+    /// Instructions used by this message so far.
+    fn instructions(&self) -> u64;
+    /// Size of the heap in bytes.
+    fn heap_bytes(&self) -> u64;
+    /// Asks for a call of [`crate::service::Service::background`] in a message of its own, soon.
+    fn wake_soon(&self);
+    /// Writes a line to the canister's log.
+    fn log(&self, line: &str);
+}
+
+/// The Internet Computer.
+#[derive(Debug, Clone, Copy)]
+pub struct IcEnv {
+    /// What a timer started by [`Env::wake_soon`] runs.
+    pub on_timer: fn(),
+}
+
+impl Env for IcEnv {
+    fn caller(&self) -> Principal {
+        ic_cdk::api::msg_caller()
+    }
+
+    fn is_controller(&self, who: &Principal) -> bool {
+        ic_cdk::api::is_controller(who)
+    }
+
+    fn time_ns(&self) -> u64 {
+        ic_cdk::api::time()
+    }
+
+    fn instructions(&self) -> u64 {
+        ic_cdk::api::performance_counter(0u32)
+    }
+
+    fn heap_bytes(&self) -> u64 {
+        heap_bytes()
+    }
+
+    fn wake_soon(&self) {
+        let on_timer = self.on_timer;
+        ic_cdk_timers::set_timer(std::time::Duration::ZERO, async move { on_timer() });
+    }
+
+    fn log(&self, line: &str) {
+        ic_cdk::api::debug_print(line);
+    }
+}
+
+#[cfg(target_arch = "wasm32")]
+fn heap_bytes() -> u64 {
+    core::arch::wasm32::memory_size(0) as u64 * 65536
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+fn heap_bytes() -> u64 {
+    0
+}

@@ -1,0 +1,314 @@
+//! Sessions at work: the heap's sessions with their caches, what is saved of them after every call, which
+//! are dropped when the heap has no room, which run by themselves. Knows nothing of callers and roles.
+
+use std::collections::BTreeMap;
+
+use candid::Principal;
+use ic_stable_structures::Memory;
+use model_core::budget::Budget;
+use model_core::model::Model;
+use model_core::session::{Session, SessionRecord, Step};
+
+use crate::api::Error;
+use crate::load::Serving;
+use crate::memory::Memories;
+use crate::session_head::Head;
+use crate::session_store::SessionStore;
+
+/// A session in the heap. It is the same as its record, plus the cache.
+struct Live {
+    session: Session,
+    /// Tick of the last use.
+    used: u64,
+}
+
+/// A session that the canister advances by itself.
+struct Running {
+    id: u64,
+    /// Bytes its cache can come to take.
+    cache_bytes: u64,
+    /// Tick of the last turn.
+    turn: u64,
+}
+
+/// What an advance did.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Advanced {
+    /// The head after it.
+    pub head: Head,
+    /// The new text.
+    pub text: String,
+    /// Where it begins in all text.
+    pub text_from: u64,
+    /// The new tokens.
+    pub tokens: Vec<u32>,
+}
+
+/// All sessions, stored and live.
+pub struct Sessions<M: Memory> {
+    store: SessionStore<M>,
+    live: BTreeMap<u64, Live>,
+    running: Vec<Running>,
+    tick: u64,
+}
+
+impl<M: Memory> Sessions<M> {
+    /// Opens the sessions as they were left; those that ran go on running.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`].
+    pub fn open(memories: &Memories<M>) -> Result<Self, Error> {
+        let store = SessionStore::open(memories);
+        let mut running = Vec::new();
+        for id in store.ids(None, 0, usize::MAX) {
+            if store.head(id)?.is_some_and(|head| head.running) {
+                running.push(Running { id, cache_bytes: 0, turn: 0 });
+            }
+        }
+        Ok(Self { store, live: BTreeMap::new(), running, tick: 0 })
+    }
+
+    /// What is stored.
+    pub fn store(&self) -> &SessionStore<M> {
+        &self.store
+    }
+
+    /// Whether a session runs by itself.
+    pub fn any_running(&self) -> bool {
+        !self.running.is_empty()
+    }
+
+    /// Tokens of a session that the heap has computed.
+    pub fn cached_tokens(&self, id: u64) -> u32 {
+        self.live.get(&id).map_or(0, |live| live.session.cached_tokens() as u32)
+    }
+
+    /// The logits behind the last token, if the heap has them.
+    pub fn logits(&self, id: u64) -> Option<&[f32]> {
+        self.live.get(&id).map(|live| live.session.logits()).filter(|logits| !logits.is_empty())
+    }
+
+    /// Drops all caches: the model they belong to is gone.
+    pub fn forget_live(&mut self) {
+        self.live.clear();
+    }
+
+    /// Stores a new session.
+    pub fn create(&mut self, id: u64, owner: Principal, serving: &Serving, session: Session, now_ns: u64) -> Head {
+        let head = Head {
+            owner,
+            model: serving.file_hash(),
+            created_ns: now_ns,
+            updated_ns: now_ns,
+            running: false,
+            finish: None,
+            prompt_tokens: 0,
+            generated_tokens: 0,
+            remaining_tokens: 0,
+            text_bytes: 0,
+            cache_positions: 0,
+            error: None,
+        };
+        self.insert_live(id, session);
+        self.save(id, head, now_ns)
+    }
+
+    /// Computes until the budget is exhausted, `max_tokens` are generated or the session is finished, and
+    /// saves. A session that failed is saved too, with what it had achieved.
+    ///
+    /// # Errors
+    /// [`Error::ModelChanged`], or what the model says.
+    pub fn advance(
+        &mut self,
+        id: u64,
+        head: Head,
+        serving: &Serving,
+        budget: &mut dyn Budget,
+        limits: Limits,
+    ) -> Result<Advanced, Error> {
+        let session = self.wake(id, &head, serving)?;
+        let (text_from, tokens_from) = (session.full_text().len(), session.tokens().len());
+        let worked = work(session, &serving.model, budget, limits.max_tokens);
+        let text = session.full_text().get(text_from..).unwrap_or_default().to_owned();
+        let tokens = session.tokens().get(tokens_from..).unwrap_or_default().to_vec();
+        let head = self.save(id, head, limits.now_ns);
+        self.evict(id, limits.cache_bytes);
+        worked.map(|()| Advanced { head, text, text_from: text_from as u64, tokens })
+    }
+
+    /// Goes on with a finished session after `tokens`.
+    ///
+    /// # Errors
+    /// [`Error::ModelChanged`], or tokens that do not fit.
+    pub fn append(
+        &mut self,
+        id: u64,
+        head: Head,
+        serving: &Serving,
+        tokens: Vec<u32>,
+        max_tokens: u32,
+        now_ns: u64,
+    ) -> Result<Head, Error> {
+        let session = self.wake(id, &head, serving)?;
+        session.append(&serving.model, tokens, max_tokens)?;
+        Ok(self.save(id, head, now_ns))
+    }
+
+    /// Ends generation. Needs no model.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`].
+    pub fn cancel(&mut self, id: u64, mut head: Head, now_ns: u64) -> Result<Head, Error> {
+        self.stop(id);
+        head.running = false;
+        if let Some(live) = self.live.get_mut(&id) {
+            live.session.cancel();
+            return Ok(self.save(id, head, now_ns));
+        }
+        let mut record = self.store.record(id)?;
+        record.cancel();
+        Ok(self.put(id, head, &record, now_ns))
+    }
+
+    /// Forgets a session.
+    pub fn delete(&mut self, id: u64, owner: &Principal) {
+        self.stop(id);
+        self.live.remove(&id);
+        self.store.remove(id, owner);
+    }
+
+    /// Lets a session run by itself from now on.
+    pub fn run(&mut self, id: u64, mut head: Head) -> Head {
+        if head.finish.is_some() {
+            return head;
+        }
+        (head.running, head.error) = (true, None);
+        self.store.put_head(id, &head);
+        if !self.running.iter().any(|running| running.id == id) {
+            self.running.push(Running { id, cache_bytes: 0, turn: 0 });
+        }
+        head
+    }
+
+    /// Lets a session run no longer, because it is finished or for `error`.
+    pub fn rest(&mut self, id: u64, mut head: Head, error: Option<Error>) {
+        self.stop(id);
+        (head.running, head.error) = (false, error);
+        self.store.put_head(id, &head);
+    }
+
+    /// The running session whose turn it is. Of those that fit the heap together, in the order in which they
+    /// were started, the one that waited longest: so all advance, and no cache is built only to be dropped.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`].
+    pub fn next_turn(&mut self, model: &Model, cache_bytes: u64) -> Result<Option<(u64, Head)>, Error> {
+        self.tick += 1;
+        let mut taken = 0u64;
+        let mut next: Option<&mut Running> = None;
+        for running in &mut self.running {
+            if running.cache_bytes == 0 {
+                let positions = self.store.head(running.id)?.map_or(0, |head| head.cache_positions);
+                running.cache_bytes = model.cache_bytes(positions as usize).max(1);
+            }
+            taken = taken.saturating_add(running.cache_bytes);
+            if next.is_some() && taken > cache_bytes {
+                break;
+            }
+            if next.as_ref().is_none_or(|next| running.turn < next.turn) {
+                next = Some(running);
+            }
+        }
+        let Some(next) = next else { return Ok(None) };
+        next.turn = self.tick;
+        let id = next.id;
+        match self.store.head(id)? {
+            Some(head) => Ok(Some((id, head))),
+            None => Err(Error::Damaged { message: format!("session {id} runs but is not stored") }),
+        }
+    }
+
+    fn stop(&mut self, id: u64) {
+        self.running.retain(|running| running.id != id);
+    }
+
+    fn insert_live(&mut self, id: u64, session: Session) -> &mut Session {
+        self.tick += 1;
+        let live = Live { session, used: self.tick };
+        // Not `insert`, which would return what was there before.
+        let entry = self.live.entry(id).insert_entry(live);
+        &mut entry.into_mut().session
+    }
+
+    /// The session in the heap; restored from its record if it is not there.
+    fn wake(&mut self, id: u64, head: &Head, serving: &Serving) -> Result<&mut Session, Error> {
+        if head.model != serving.file_hash() {
+            return Err(Error::ModelChanged);
+        }
+        let session = match self.live.remove(&id) {
+            Some(live) => live.session,
+            None => Session::restore(&serving.model, self.store.record(id)?)?,
+        };
+        Ok(self.insert_live(id, session))
+    }
+
+    fn save(&mut self, id: u64, head: Head, now_ns: u64) -> Head {
+        match self.live.get(&id).map(|live| live.session.record()) {
+            Some(record) => self.put(id, head, &record, now_ns),
+            None => head,
+        }
+    }
+
+    fn put(&mut self, id: u64, head: Head, record: &SessionRecord, now_ns: u64) -> Head {
+        let (tokens, generated) = (record.tokens().len(), record.generated_tokens());
+        let remaining_tokens = record.remaining_tokens();
+        let head = Head {
+            updated_ns: now_ns,
+            finish: record.finish_reason().map(Into::into),
+            prompt_tokens: (tokens - generated) as u32,
+            generated_tokens: generated as u32,
+            remaining_tokens,
+            text_bytes: record.full_text().len() as u64,
+            cache_positions: tokens as u64 + u64::from(remaining_tokens),
+            ..head
+        };
+        self.store.put(id, &head, record);
+        head
+    }
+
+    /// Drops the least recently used caches until all together fit into `max_bytes`; never that of `keep`.
+    fn evict(&mut self, keep: u64, max_bytes: u64) {
+        let bytes = |live: &Live| live.session.cache_bytes() as u64;
+        let mut total: u64 = self.live.values().map(bytes).sum();
+        while total > max_bytes {
+            let others = self.live.iter().filter(|(id, _)| **id != keep);
+            let Some(oldest) = others.min_by_key(|(_, live)| live.used).map(|(id, _)| *id) else { return };
+            total -= self.live.remove(&oldest).as_ref().map_or(0, bytes);
+        }
+    }
+}
+
+/// What bounds one advance, besides the budget.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// New tokens.
+    pub max_tokens: Option<u32>,
+    /// Heap for all caches.
+    pub cache_bytes: u64,
+    /// The time to be noted.
+    pub now_ns: u64,
+}
+
+fn work(session: &mut Session, model: &Model, budget: &mut dyn Budget, max_tokens: Option<u32>) -> Result<(), Error> {
+    let mut made = 0;
+    loop {
+        match session.step(model, budget)? {
+            Step::Finished(_) | Step::Suspended => return Ok(()),
+            Step::Token { .. } => made += 1,
+            Step::Prefill { .. } => {}
+        }
+        if max_tokens.is_some_and(|max| made >= max.max(1)) || budget.exhausted() {
+            return Ok(());
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! The map of stable memory: which virtual memory holds what. Ids are never reused; a retired one stays
+//! listed with the reason. `docs/stable-layout.md` has the byte diagrams.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use ic_stable_structures::memory_manager::{MemoryId, MemoryManager, VirtualMemory};
+use ic_stable_structures::{Memory, StableCell};
+use model_core::source::{ByteSource, SourceError};
+
+use crate::api::Error;
+
+/// Version of everything below, kept in [`HEADER`]. A canister refuses to start on a newer one.
+pub const LAYOUT_VERSION: u32 = 1;
+
+/// Cell: [`Header`].
+pub const HEADER: MemoryId = MemoryId::new(0);
+/// Cell: the settings, as candid.
+pub const CONFIG: MemoryId = MemoryId::new(1);
+/// Cell: which models lie where, and the present upload, as candid.
+pub const DIRECTORY: MemoryId = MemoryId::new(2);
+/// Map: start to end of the ranges of the upload that have arrived.
+pub const LEDGER: MemoryId = MemoryId::new(3);
+/// Raw bytes of a model file.
+pub const SLOT_A: MemoryId = MemoryId::new(4);
+/// Raw bytes of a model file.
+pub const SLOT_B: MemoryId = MemoryId::new(5);
+/// Map: session id to its head (owner, counts, state).
+pub const SESSION_HEADS: MemoryId = MemoryId::new(6);
+/// Map: session id to its record: options, tokens, text, as model-core stores them.
+pub const SESSION_RECORDS: MemoryId = MemoryId::new(7);
+/// Map: (owner, session id) to nothing.
+pub const SESSION_OWNERS: MemoryId = MemoryId::new(8);
+
+/// 2 MiB buckets: 64 GiB can be addressed, and an unused structure costs little.
+const BUCKET_PAGES: u16 = 32;
+const PAGE_BYTES: u64 = 65536;
+const MAGIC: &[u8; 8] = b"icllama\0";
+
+/// A virtual memory.
+pub type Region<M> = VirtualMemory<M>;
+
+/// All virtual memories.
+pub struct Memories<M: Memory> {
+    manager: MemoryManager<M>,
+}
+
+impl<M: Memory> Memories<M> {
+    /// Opens the memories, or lays them out in a memory that is empty.
+    pub fn open(memory: M) -> Self {
+        Self { manager: MemoryManager::init_with_bucket_size(memory, BUCKET_PAGES) }
+    }
+
+    /// One of the memories above.
+    pub fn region(&self, id: MemoryId) -> Region<M> {
+        self.manager.get(id)
+    }
+
+    /// The region of a model slot: 0 or 1.
+    pub fn slot(&self, slot: u8) -> Region<M> {
+        self.region(if slot == 0 { SLOT_A } else { SLOT_B })
+    }
+}
+
+/// Counters that must survive everything, behind the magic and the layout version.
+///
+/// ```text
+/// 0        8          12             16                20             28
+/// | magic  | version  | reserved: 0  | next_session_id | next_upload_id |
+/// | 8 B    | u32 LE   | u32          | u64 LE          | u64 LE         |
+/// ```
+pub struct Header<M: Memory> {
+    cell: StableCell<Vec<u8>, Region<M>>,
+    next_session_id: u64,
+    next_upload_id: u64,
+}
+
+impl<M: Memory> Header<M> {
+    /// Opens the header, or writes the first one.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] for an unknown magic, length or layout version.
+    pub fn open(region: Region<M>) -> Result<Self, Error> {
+        let cell = StableCell::init(region, encode_header(1, 1));
+        let (next_session_id, next_upload_id) = decode_header(cell.get())?;
+        Ok(Self { cell, next_session_id, next_upload_id })
+    }
+
+    /// An id that no session ever had.
+    pub fn take_session_id(&mut self) -> u64 {
+        let id = self.next_session_id;
+        self.next_session_id += 1;
+        self.save();
+        id
+    }
+
+    /// An id that no upload ever had.
+    pub fn take_upload_id(&mut self) -> u64 {
+        let id = self.next_upload_id;
+        self.next_upload_id += 1;
+        self.save();
+        id
+    }
+
+    fn save(&mut self) {
+        self.cell.set(encode_header(self.next_session_id, self.next_upload_id));
+    }
+}
+
+fn encode_header(next_session_id: u64, next_upload_id: u64) -> Vec<u8> {
+    let mut bytes = MAGIC.to_vec();
+    bytes.extend(LAYOUT_VERSION.to_le_bytes());
+    bytes.extend(0u32.to_le_bytes());
+    bytes.extend(next_session_id.to_le_bytes());
+    bytes.extend(next_upload_id.to_le_bytes());
+    bytes
+}
+
+fn decode_header(bytes: &[u8]) -> Result<(u64, u64), Error> {
+    let damaged = |message: String| Err(Error::Damaged { message });
+    let Ok(bytes) = <&[u8; 32]>::try_from(bytes) else {
+        return damaged(format!("the header has {} bytes instead of 32", bytes.len()));
+    };
+    let (magic, rest) = bytes.split_at(8);
+    if magic != MAGIC {
+        return damaged("the header does not begin with the magic `icllama`".into());
+    }
+    let word = |at: usize| rest.iter().skip(at).take(8).rev().fold(0u64, |value, byte| value << 8 | u64::from(*byte));
+    let version = word(0);
+    if version != u64::from(LAYOUT_VERSION) {
+        return damaged(format!("layout version {version} was found, this code knows {LAYOUT_VERSION}"));
+    }
+    Ok((word(8), word(16)))
+}
+
+/// Makes `region` at least `bytes` long.
+///
+/// # Errors
+/// [`Error::StableMemoryFull`] if the platform refuses.
+pub fn ensure_size<M: Memory>(region: &Region<M>, bytes: u64) -> Result<(), Error> {
+    let missing = bytes.div_ceil(PAGE_BYTES).saturating_sub(region.size());
+    if missing > 0 && region.grow(missing) < 0 {
+        return Err(Error::StableMemoryFull { needed_bytes: missing.saturating_mul(PAGE_BYTES) });
+    }
+    Ok(())
+}
+
+/// A model file in a region, as model-core reads it.
+pub struct RegionSource<M: Memory> {
+    region: Region<M>,
+    total_bytes: u64,
+    read: Rc<Cell<u64>>,
+}
+
+impl<M: Memory> RegionSource<M> {
+    /// The first `total_bytes` of `region`.
+    pub fn new(region: Region<M>, total_bytes: u64) -> Self {
+        Self { region, total_bytes, read: Rc::default() }
+    }
+
+    /// Bytes read so far, for [`crate::budget::CallBudget::watching_stable_reads`].
+    pub fn bytes_read(&self) -> Rc<Cell<u64>> {
+        Rc::clone(&self.read)
+    }
+}
+
+impl<M: Memory> ByteSource for RegionSource<M> {
+    fn len(&self) -> u64 {
+        self.total_bytes
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), SourceError> {
+        let len = buf.len() as u64;
+        let available = self.total_bytes.min(self.region.size().saturating_mul(PAGE_BYTES));
+        if offset.checked_add(len).is_none_or(|end| end > available) {
+            return Err(SourceError::OutOfRange { offset, len, available });
+        }
+        self.region.read(offset, buf);
+        self.read.set(self.read.get().saturating_add(len));
+        Ok(())
+    }
+}
+
+/// A cell that holds one candid value.
+pub struct CandidCell<T, M: Memory> {
+    cell: RefCell<StableCell<Vec<u8>, Region<M>>>,
+    marker: std::marker::PhantomData<T>,
+}
+
+impl<T: candid::CandidType + serde::de::DeserializeOwned, M: Memory> CandidCell<T, M> {
+    /// Opens the cell; it is empty until the first [`Self::set`].
+    pub fn open(region: Region<M>) -> Self {
+        Self { cell: RefCell::new(StableCell::init(region, Vec::new())), marker: std::marker::PhantomData }
+    }
+
+    /// The value; none if there never was one.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] if the bytes do not hold a `T`.
+    pub fn get(&self) -> Result<Option<T>, Error> {
+        let cell = self.cell.borrow();
+        if cell.get().is_empty() {
+            return Ok(None);
+        }
+        candid::decode_one(cell.get()).map(Some).map_err(|e| Error::Damaged { message: e.to_string() })
+    }
+
+    /// Replaces the value.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] if candid cannot express the value.
+    pub fn set(&self, value: &T) -> Result<(), Error> {
+        let bytes = candid::encode_one(value).map_err(|e| Error::Damaged { message: e.to_string() })?;
+        self.cell.borrow_mut().set(bytes);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ic_stable_structures::VectorMemory;
+
+    #[test]
+    fn ids_survive_reopening_and_are_never_given_twice() {
+        let memory = VectorMemory::default();
+        let mut header = Header::open(Memories::open(memory.clone()).region(HEADER)).unwrap();
+        assert_eq!((header.take_session_id(), header.take_session_id(), header.take_upload_id()), (1, 2, 1));
+        let mut header = Header::open(Memories::open(memory).region(HEADER)).unwrap();
+        assert_eq!((header.take_session_id(), header.take_upload_id()), (3, 2));
+    }
+
+    #[test]
+    fn refuses_a_newer_layout_and_foreign_bytes() {
+        let mut bytes = encode_header(1, 1);
+        assert_eq!(decode_header(&bytes), Ok((1, 1)));
+        bytes[8] = 2;
+        let Err(Error::Damaged { message }) = decode_header(&bytes) else { panic!("a newer layout must be refused") };
+        assert_eq!(message, "layout version 2 was found, this code knows 1");
+        bytes[0] = b'x';
+        assert!(decode_header(&bytes).is_err());
+        assert!(decode_header(b"icllama\0").is_err());
+    }
+
+    #[test]
+    fn a_source_ends_where_the_file_ends() {
+        let region = Memories::open(VectorMemory::default()).slot(1);
+        ensure_size(&region, 10).unwrap();
+        region.write(0, b"0123456789abc");
+        let source = RegionSource::new(region, 10);
+        let mut buf = [0; 4];
+        source.read_at(6, &mut buf).unwrap();
+        assert_eq!((&buf, source.bytes_read().get()), (b"6789", 4));
+        assert!(matches!(source.read_at(7, &mut buf), Err(SourceError::OutOfRange { available: 10, .. })));
+        assert!(source.read_at(u64::MAX, &mut buf).is_err());
+    }
+}

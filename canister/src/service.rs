@@ -1,0 +1,160 @@
+//! The canister's state machine: who may call, what a call does, what goes on by itself. Pure: the memory
+//! and the platform are parameters, so all of it is tested natively. Knows nothing of `ic_cdk`.
+
+mod models;
+mod reading;
+mod sessions;
+mod uploads;
+
+use ic_stable_structures::Memory;
+
+use crate::access::role_needed;
+use crate::api::{CanisterInfo, Config, ConfigUpdate, Error, InitArg, MAX_CHUNK_BYTES, Role};
+use crate::directory::DirectoryCell;
+use crate::env::Env;
+use crate::generate::Sessions;
+use crate::load::Models;
+use crate::memory::{CONFIG, CandidCell, DIRECTORY, HEADER, Header, LAYOUT_VERSION, Memories};
+use crate::upload::Uploader;
+
+/// A timer that has not fired for this long is taken for lost, and set again.
+const TIMER_LOST_NS: u64 = 60_000_000_000;
+
+/// Everything the canister is.
+pub struct Service<M: Memory, E: Env> {
+    env: E,
+    stable: M,
+    header: Header<M>,
+    config: Config,
+    config_cell: CandidCell<ConfigUpdate, M>,
+    directory: DirectoryCell<M>,
+    uploader: Uploader<M>,
+    models: Models<M>,
+    sessions: Sessions<M>,
+    timer_set_ns: Option<u64>,
+}
+
+/// What goes on by itself, most urgent first.
+enum Work {
+    Verify,
+    Load,
+    Run,
+}
+
+impl<M: Memory + Clone, E: Env> Service<M, E> {
+    /// Opens the service over `memory` as it was left, or lays it out in an empty memory; `arg` changes
+    /// settings. Nothing heavy happens: the model is loaded later, in bounded steps.
+    ///
+    /// # Errors
+    /// A memory of another layout, or settings out of range.
+    pub fn open(memory: M, env: E, arg: Option<InitArg>) -> Result<Self, Error> {
+        let memories = Memories::open(memory.clone());
+        let header = Header::open(memories.region(HEADER))?;
+        let config_cell = CandidCell::open(memories.region(CONFIG));
+        let config = Config::default().updated(&config_cell.get()?.unwrap_or_default())?;
+        let mut service = Self {
+            env,
+            stable: memory,
+            header,
+            config,
+            config_cell,
+            directory: DirectoryCell::open(memories.region(DIRECTORY))?,
+            uploader: Uploader::open(&memories),
+            models: Models::open(&memories),
+            sessions: Sessions::open(&memories)?,
+            timer_set_ns: None,
+        };
+        if let Some(update) = arg.and_then(|arg| arg.config) {
+            service.store_config(&update)?;
+        }
+        service.schedule();
+        Ok(service)
+    }
+
+    /// Whether a message to `method` is worth executing: false only if the method would refuse the caller.
+    pub fn admits_call(&self, method: &str) -> bool {
+        role_needed(method).is_none_or(|role| self.require(role).is_ok())
+    }
+
+    /// The settings. For operators.
+    ///
+    /// # Errors
+    /// [`Error::NotAuthorized`].
+    pub fn config_get(&self) -> Result<Config, Error> {
+        self.require(Role::Operator)?;
+        Ok(self.config.clone())
+    }
+
+    /// Changes settings. For operators; the operator list is for controllers.
+    ///
+    /// # Errors
+    /// [`Error::NotAuthorized`], or a setting out of range: then nothing is changed.
+    pub fn config_set(&mut self, update: &ConfigUpdate) -> Result<Config, Error> {
+        self.require(if update.operators.is_some() { Role::Controller } else { Role::Operator })?;
+        self.store_config(update)?;
+        Ok(self.config.clone())
+    }
+
+    /// What runs here.
+    pub fn version(&self) -> CanisterInfo {
+        CanisterInfo {
+            version: env!("CARGO_PKG_VERSION").into(),
+            layout_version: LAYOUT_VERSION,
+            max_chunk_bytes: MAX_CHUNK_BYTES,
+            max_input_bytes: self.config.max_input_bytes,
+            max_session_tokens: self.config.max_session_tokens,
+            max_instructions: self.config.max_instructions,
+        }
+    }
+
+    /// Does one message's worth of what goes on by itself: verifying, loading, running sessions.
+    pub fn background(&mut self) {
+        self.timer_set_ns = None;
+        match self.pending() {
+            Some(Work::Verify) => self.verify_in_background(),
+            Some(Work::Load) => self.load_in_background(),
+            Some(Work::Run) => self.run_in_background(),
+            None => {}
+        }
+        self.schedule();
+    }
+
+    /// Sets a timer if there is something to do in the background. Called after every update.
+    pub fn schedule(&mut self) {
+        let now = self.env.time_ns();
+        let set = self.timer_set_ns.is_some_and(|at| now < at.saturating_add(TIMER_LOST_NS));
+        if self.pending().is_some() && !set {
+            self.timer_set_ns = Some(now);
+            self.env.wake_soon();
+        }
+    }
+
+    fn pending(&self) -> Option<Work> {
+        let directory = self.directory.get();
+        if directory.upload.as_ref().is_some_and(|upload| upload.committed) {
+            Some(Work::Verify)
+        } else if self.models.load_pending(directory) {
+            Some(Work::Load)
+        } else if self.sessions.any_running() && self.models.serving().is_some() {
+            Some(Work::Run)
+        } else {
+            None
+        }
+    }
+
+    fn store_config(&mut self, update: &ConfigUpdate) -> Result<(), Error> {
+        let config = self.config.updated(update)?;
+        self.config_cell.set(&config.to_update())?;
+        self.config = config;
+        Ok(())
+    }
+
+    fn require(&self, role: Role) -> Result<(), Error> {
+        let caller = self.env.caller();
+        let admitted = self.config.admits(role, &caller, self.env.is_controller(&caller));
+        if admitted { Ok(()) } else { Err(Error::NotAuthorized { role }) }
+    }
+}
+
+#[cfg(test)]
+mod tests;

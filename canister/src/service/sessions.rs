@@ -1,0 +1,228 @@
+//! The `session_*` methods: access, limits and budgets around [`crate::generate::Sessions`].
+
+use ic_stable_structures::Memory;
+use model_core::model::Model;
+use model_core::prompt;
+use model_core::session::{Session, SessionOptions as CoreOptions};
+
+use super::Service;
+use crate::api::{
+    ChatMessage, Error, Role, SessionAdvanceArg, SessionAppendArg, SessionAppendOk, SessionCreateArg, SessionCreateOk,
+    SessionIdArg, SessionInput, SessionProgress, SessionStatus,
+};
+use crate::budget::CallBudget;
+use crate::env::Env;
+use crate::generate::{Advanced, Limits};
+use crate::session_head::Head;
+use crate::upload::check_limit;
+
+impl<M: Memory + Clone, E: Env> Service<M, E> {
+    /// Makes a session. Nothing is computed yet.
+    ///
+    /// # Errors
+    /// The caller may not generate, no model is ready, a limit would be passed, or the input does not suit
+    /// the model.
+    pub fn session_create(&mut self, arg: SessionCreateArg) -> Result<SessionCreateOk, Error> {
+        self.require(Role::User)?;
+        let owner = self.env.caller();
+        self.check_session_counts()?;
+        self.check_input(&arg.input)?;
+        let serving = self.models.ready(self.directory.get())?;
+        let tokens = first_tokens(&serving.model, arg.input)?;
+        let options = CoreOptions::from(arg.options);
+        let prompt_tokens = tokens.len() as u32;
+        self.check_positions(&serving.model, tokens.len(), options.max_tokens)?;
+        let session = Session::new(&serving.model, tokens, options)?;
+        let session_id = self.header.take_session_id();
+        self.sessions.create(session_id, owner, serving, session, self.env.time_ns());
+        Ok(SessionCreateOk { session_id, prompt_tokens })
+    }
+
+    /// Computes as much as one call allows.
+    ///
+    /// # Errors
+    /// The caller may not generate or has no such session, no model is ready, or the model fails.
+    pub fn session_advance(&mut self, arg: SessionAdvanceArg) -> Result<SessionProgress, Error> {
+        self.require(Role::User)?;
+        let start = self.env.instructions();
+        let head = self.owned(arg.session_id)?;
+        let Advanced { head, text, text_from, tokens } = if head.finish.is_some() {
+            Advanced { text: String::new(), text_from: head.text_bytes, tokens: Vec::new(), head }
+        } else {
+            self.advance(arg.session_id, head, arg.max_instructions, arg.max_tokens)?
+        };
+        let status = self.status_of(arg.session_id, &head);
+        let instructions = self.env.instructions().saturating_sub(start);
+        Ok(SessionProgress { status, text, text_from, tokens, instructions })
+    }
+
+    /// Lets the session run by itself; poll `session_output`.
+    ///
+    /// # Errors
+    /// The caller may not generate or has no such session.
+    pub fn session_run(&mut self, arg: SessionIdArg) -> Result<SessionStatus, Error> {
+        self.require(Role::User)?;
+        let head = self.owned(arg.session_id)?;
+        let head = self.sessions.run(arg.session_id, head);
+        Ok(self.status_of(arg.session_id, &head))
+    }
+
+    /// Goes on with a finished session: the next turn of a chat, more text, more tokens.
+    ///
+    /// # Errors
+    /// As `session_create`; [`Error::SessionNotFinished`] while the session generates.
+    pub fn session_append(&mut self, arg: SessionAppendArg) -> Result<SessionAppendOk, Error> {
+        self.require(Role::User)?;
+        let id = arg.session_id;
+        let head = self.owned(id)?;
+        if head.finish.is_none() {
+            return Err(Error::SessionNotFinished { session_id: id });
+        }
+        self.check_input(&arg.input)?;
+        let serving = self.models.ready(self.directory.get())?;
+        if head.model != serving.file_hash() {
+            return Err(Error::ModelChanged);
+        }
+        let record = self.sessions.store().record(id)?;
+        let tokens = more_tokens(&serving.model, record.tokens().last().copied(), arg.input)?;
+        let max_tokens = arg.max_tokens.unwrap_or(record.options().max_tokens);
+        let appended_tokens = tokens.len() as u32;
+        self.check_positions(&serving.model, record.tokens().len() + tokens.len(), max_tokens)?;
+        let head = self.sessions.append(id, head, serving, tokens, max_tokens, self.env.time_ns())?;
+        Ok(SessionAppendOk { status: self.status_of(id, &head), appended_tokens })
+    }
+
+    /// Ends the session's generation. Controllers may end any.
+    ///
+    /// # Errors
+    /// [`Error::SessionNotFound`].
+    pub fn session_cancel(&mut self, arg: SessionIdArg) -> Result<SessionStatus, Error> {
+        let head = self.owned_or_controlled(arg.session_id)?;
+        let head = self.sessions.cancel(arg.session_id, head, self.env.time_ns())?;
+        Ok(self.status_of(arg.session_id, &head))
+    }
+
+    /// Forgets the session and all its text. Controllers may delete any.
+    ///
+    /// # Errors
+    /// [`Error::SessionNotFound`].
+    pub fn session_delete(&mut self, arg: SessionIdArg) -> Result<(), Error> {
+        let head = self.owned_or_controlled(arg.session_id)?;
+        self.sessions.delete(arg.session_id, &head.owner);
+        Ok(())
+    }
+
+    /// Gives a running session its turn.
+    pub(super) fn run_in_background(&mut self) {
+        let Some(serving) = self.models.serving() else { return };
+        match self.sessions.next_turn(&serving.model, self.config.cache_heap_bytes) {
+            Ok(Some((id, head))) => self.run_turn(id, head),
+            Ok(None) => {}
+            Err(error) => self.env.log(&format!("running sessions: {error}")),
+        }
+    }
+
+    fn run_turn(&mut self, id: u64, head: Head) {
+        match self.advance(id, head.clone(), None, None) {
+            Ok(Advanced { head, .. }) if head.finish.is_some() => self.sessions.rest(id, head, None),
+            Ok(_) => {}
+            Err(error) => {
+                let head = self.sessions.store().head(id).ok().flatten().unwrap_or(head);
+                self.sessions.rest(id, head, Some(error));
+            }
+        }
+    }
+
+    fn advance(
+        &mut self,
+        id: u64,
+        head: Head,
+        max_instructions: Option<u64>,
+        max_tokens: Option<u32>,
+    ) -> Result<Advanced, Error> {
+        let serving = self.models.ready(self.directory.get())?;
+        let mut budget = CallBudget::new(&self.env, self.config.max_instructions, max_instructions);
+        let limits = Limits { max_tokens, cache_bytes: self.config.cache_heap_bytes, now_ns: self.env.time_ns() };
+        let advanced = self.sessions.advance(id, head, serving, &mut budget, limits)?;
+        if advanced.head.finish.is_some() && advanced.head.running {
+            self.sessions.rest(id, advanced.head.clone(), None);
+            return Ok(Advanced { head: Head { running: false, ..advanced.head }, ..advanced });
+        }
+        Ok(advanced)
+    }
+
+    /// The caller's session. Another's is not told apart from none.
+    pub(super) fn owned(&self, session_id: u64) -> Result<Head, Error> {
+        let caller = self.env.caller();
+        let head = self.sessions.store().head(session_id)?.filter(|head| head.owner == caller);
+        head.ok_or(Error::SessionNotFound { session_id })
+    }
+
+    fn owned_or_controlled(&self, session_id: u64) -> Result<Head, Error> {
+        let caller = self.env.caller();
+        let may = |head: &Head| head.owner == caller || self.env.is_controller(&caller);
+        self.sessions.store().head(session_id)?.filter(may).ok_or(Error::SessionNotFound { session_id })
+    }
+
+    pub(super) fn status_of(&self, session_id: u64, head: &Head) -> SessionStatus {
+        head.status(session_id, self.sessions.cached_tokens(session_id))
+    }
+
+    fn check_session_counts(&self) -> Result<(), Error> {
+        let store = self.sessions.store();
+        check_limit("max_sessions", self.config.max_sessions.into(), store.len() + 1)?;
+        let max = self.config.max_sessions_per_principal.into();
+        check_limit("max_sessions_per_principal", max, store.len_of(&self.env.caller()) + 1)
+    }
+
+    fn check_input(&self, input: &SessionInput) -> Result<(), Error> {
+        let bytes = match input {
+            SessionInput::Text(text) => text.len(),
+            SessionInput::Messages(messages) => messages.iter().map(message_bytes).sum(),
+            SessionInput::Tokens(tokens) => {
+                return check_limit("max_session_tokens", self.config.max_session_tokens.into(), tokens.len() as u64);
+            }
+        };
+        check_limit("max_input_bytes", self.config.max_input_bytes.into(), bytes as u64)
+    }
+
+    /// Checks that a session of `given` tokens that generates `max_tokens` more is within the limits.
+    fn check_positions(&self, model: &Model, given: usize, max_tokens: u32) -> Result<(), Error> {
+        let positions = given as u64 + u64::from(max_tokens);
+        check_limit("max_session_tokens", self.config.max_session_tokens.into(), positions)?;
+        let cached = positions.min(model.config.context_length as u64);
+        check_limit("cache_heap_bytes", self.config.cache_heap_bytes, model.cache_bytes(cached as usize))
+    }
+}
+
+/// What a message counts for: its text, and what the template adds at least.
+fn message_bytes(message: &ChatMessage) -> usize {
+    let (ChatMessage::System(text) | ChatMessage::User(text) | ChatMessage::Assistant(text)) = message;
+    text.content.len() + 16
+}
+
+fn first_tokens(model: &Model, input: SessionInput) -> Result<Vec<u32>, Error> {
+    Ok(match input {
+        SessionInput::Tokens(tokens) => tokens,
+        SessionInput::Text(text) => prompt::text(&model.tokenizer, &text)?,
+        SessionInput::Messages(messages) => {
+            let template = model.chat.as_ref().ok_or(Error::NoChatTemplate)?;
+            prompt::conversation(&model.tokenizer, template, &core_messages(messages))?
+        }
+    })
+}
+
+fn more_tokens(model: &Model, last: Option<u32>, input: SessionInput) -> Result<Vec<u32>, Error> {
+    Ok(match input {
+        SessionInput::Tokens(tokens) => tokens,
+        SessionInput::Text(text) => prompt::more_text(&model.tokenizer, &text)?,
+        SessionInput::Messages(messages) => {
+            let template = model.chat.as_ref().ok_or(Error::NoChatTemplate)?;
+            prompt::next_turn(&model.tokenizer, template, last, &core_messages(messages))?
+        }
+    })
+}
+
+fn core_messages(messages: Vec<ChatMessage>) -> Vec<model_core::chat::ChatMessage> {
+    messages.into_iter().map(Into::into).collect()
+}

@@ -1,0 +1,256 @@
+use proptest::prelude::*;
+
+use crate::api::*;
+use crate::testing::*;
+
+/// What the session of `options(seed)` answers when nothing disturbs it.
+fn undisturbed(canister: &mut Canister, seed: u64) -> (u64, Answer) {
+    let session = canister.create(USER, text("hello"), options(seed)).unwrap();
+    canister.finish(USER, session);
+    (session, canister.answer(USER, session))
+}
+
+fn run(canister: &mut Canister, caller: candid::Principal, session_id: u64) -> SessionStatus {
+    canister.call(caller, |service| service.session_run(SessionIdArg { session_id })).unwrap()
+}
+
+fn output(canister: &mut Canister, session_id: u64, from: u64) -> SessionOutputOk {
+    canister.call(USER, |service| service.session_output(SessionOutputArg { session_id, from })).unwrap()
+}
+
+#[test]
+fn one_call_answers_and_tells_all_about_it() {
+    let mut canister = Canister::serving(&model(1));
+    let session = canister.create(USER, text("hello"), options(1)).unwrap();
+    let progress = canister.advance(USER, session).unwrap();
+    assert_eq!((progress.tokens.len(), progress.text_from), (24, 0));
+    let status = progress.status;
+    assert_eq!(status.state, SessionState::Finished(FinishReason::Length));
+    assert_eq!((status.generated_tokens, status.remaining_tokens, status.running), (24, 0, false));
+    assert_eq!(status.cached_tokens, status.prompt_tokens + 23);
+    assert_eq!(status.text_bytes, progress.text.len() as u64);
+    let answer = canister.answer(USER, session);
+    assert_eq!((answer.text, &answer.tokens[status.prompt_tokens as usize..]), (progress.text, &progress.tokens[..]));
+    assert_eq!(answer.digests.len(), 24);
+    let again = canister.advance(USER, session).unwrap();
+    assert_eq!((again.tokens.len(), again.text.as_str(), again.text_from), (0, "", status.text_bytes));
+    let logits = canister.call(USER, |service| service.session_logits(SessionIdArg { session_id: session })).unwrap();
+    let logits: Vec<f32> = logits.logits.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+    assert_eq!(model_core::session::digest(&logits), *answer.digests.last().unwrap());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn any_budgets_and_upgrades_give_the_same_answer(
+        budgets in proptest::collection::vec((1u64..60, any::<bool>(), proptest::option::of(1u32..4)), 1..8),
+    ) {
+        let mut canister = Canister::serving(&model(1));
+        let (_, expected) = undisturbed(&mut canister, 7);
+        canister.env.set_cost_per_look(1);
+        let session = canister.create(USER, text("hello"), options(7)).unwrap();
+        let mut text = String::new();
+        let rounds = budgets.len();
+        for (round, (max_instructions, upgrade, max_tokens)) in budgets.into_iter().cycle().enumerate() {
+            // Not for ever: a session that loses its cache before every call never gets through its prompt.
+            if upgrade && round < rounds {
+                canister.upgrade();
+                canister.settle();
+            }
+            let max_instructions = Some(max_instructions);
+            let arg = SessionAdvanceArg { session_id: session, max_instructions, max_tokens };
+            let progress = canister.call(USER, |service| service.session_advance(arg)).unwrap();
+            prop_assert!(max_tokens.is_none_or(|max| progress.tokens.len() <= max as usize));
+            text.push_str(&progress.text);
+            if matches!(progress.status.state, SessionState::Finished(_)) {
+                break;
+            }
+        }
+        let answer = canister.answer(USER, session);
+        prop_assert_eq!(&answer, &expected);
+        prop_assert_eq!(answer.text, text);
+    }
+}
+
+#[test]
+fn the_smallest_budget_still_makes_progress() {
+    let mut canister = Canister::serving(&model(1));
+    let (_, expected) = undisturbed(&mut canister, 3);
+    canister.env.set_cost_per_look(1);
+    let session = canister.create(USER, text("hello"), options(3)).unwrap();
+    let arg = SessionAdvanceArg { session_id: session, max_instructions: Some(0), max_tokens: None };
+    let mut calls = 0;
+    loop {
+        calls += 1;
+        let progress = canister.call(USER, |service| service.session_advance(arg)).unwrap();
+        if matches!(progress.status.state, SessionState::Finished(_)) {
+            break;
+        }
+    }
+    // Two layers and a head per token.
+    assert!(calls > 24 * 2, "{calls} calls");
+    assert_eq!(canister.answer(USER, session), expected);
+}
+
+#[test]
+fn running_sessions_share_the_canister_and_survive_upgrades() {
+    let mut canister = Canister::serving(&model(1));
+    let expected: Vec<_> = (0..4).map(|seed| undisturbed(&mut canister, seed).1).collect();
+    canister.env.set_cost_per_look(9_000_000_000);
+    let sessions: Vec<_> = (0..4).map(|seed| canister.create(USER, text("hello"), options(seed)).unwrap()).collect();
+    for session in &sessions {
+        assert!(run(&mut canister, USER, *session).running);
+    }
+    let mut ticks = 0;
+    let mut shared = false;
+    loop {
+        let generated: Vec<_> =
+            sessions.iter().map(|id| output(&mut canister, *id, 0).status.generated_tokens).collect();
+        shared |= generated.iter().all(|tokens| (1..24).contains(tokens));
+        if !canister.tick() {
+            break;
+        }
+        ticks += 1;
+        if ticks % 50 == 20 {
+            canister.upgrade();
+        }
+    }
+    assert!(shared, "one session ran after the other");
+    for (session, expected) in sessions.into_iter().zip(expected) {
+        let status = output(&mut canister, session, 0).status;
+        assert!(!status.running && status.error.is_none());
+        assert_eq!(canister.answer(USER, session), expected);
+    }
+}
+
+#[test]
+fn output_is_read_from_any_character() {
+    let mut canister = Canister::serving(&model(1));
+    let (session, answer) = undisturbed(&mut canister, 1);
+    for (index, _) in answer.text.char_indices() {
+        let output = output(&mut canister, session, index as u64);
+        assert_eq!((output.text.as_str(), output.next), (&answer.text[index..], answer.text.len() as u64));
+    }
+    for from in [answer.text.len() as u64 + 1, u64::MAX] {
+        let refused =
+            canister.call(USER, |service| service.session_output(SessionOutputArg { session_id: session, from }));
+        assert!(matches!(refused, Err(Error::InvalidArgument { field, .. }) if field == "from"));
+    }
+}
+
+#[test]
+fn evicted_caches_are_computed_again_with_the_same_bits() {
+    let mut canister = Canister::serving(&model(1));
+    let expected: Vec<_> = (0..3).map(|seed| undisturbed(&mut canister, seed).1).collect();
+    let sessions: Vec<_> = (0..3).map(|seed| canister.create(USER, text("hello"), options(seed)).unwrap()).collect();
+    canister.service.config.cache_heap_bytes = 1;
+    for _ in 0..24 {
+        for session in &sessions {
+            let arg = SessionAdvanceArg { session_id: *session, max_instructions: None, max_tokens: Some(1) };
+            canister.call(USER, |service| service.session_advance(arg)).unwrap();
+            let cached = sessions.iter().filter(|id| output(&mut canister, **id, 0).status.cached_tokens > 0).count();
+            assert_eq!(cached, 1, "only the one in use is kept");
+        }
+    }
+    for (session, expected) in sessions.into_iter().zip(expected) {
+        assert_eq!(canister.answer(USER, session), expected);
+    }
+}
+
+#[test]
+fn running_sessions_that_do_not_fit_the_heap_together_go_one_after_the_other() {
+    let mut canister = Canister::serving(&model(1));
+    canister.env.set_cost_per_look(9_000_000_000);
+    let sessions: Vec<_> = (0..3).map(|seed| canister.create(USER, text("hello"), options(seed)).unwrap()).collect();
+    canister.service.config.cache_heap_bytes = 1;
+    for session in &sessions {
+        run(&mut canister, USER, *session);
+    }
+    while canister.tick() {
+        let begun = sessions.iter().map(|id| output(&mut canister, *id, 0).status.generated_tokens);
+        assert!(begun.filter(|tokens| (1..24).contains(tokens)).count() <= 1, "two caches are built in turns");
+    }
+    assert!(sessions.iter().all(|id| output(&mut canister, *id, 0).status.generated_tokens == 24));
+}
+
+#[test]
+fn a_conversation_goes_on_turn_by_turn() {
+    let user = |content: &str| ChatMessage::User(MessageText { content: content.into() });
+    let mut canister = Canister::serving(&model(1));
+    let session = canister.create(USER, SessionInput::Messages(vec![user("one")]), options(1)).unwrap();
+    let append = |canister: &mut Canister, max_tokens| {
+        let arg =
+            SessionAppendArg { session_id: session, input: SessionInput::Messages(vec![user("two")]), max_tokens };
+        canister.call(USER, |service| service.session_append(arg))
+    };
+    assert_eq!(append(&mut canister, None), Err(Error::SessionNotFinished { session_id: session }));
+    let first = canister.finish(USER, session);
+    let appended = append(&mut canister, Some(5)).unwrap();
+    assert!(appended.appended_tokens > 0 && appended.status.remaining_tokens == 5);
+    assert_eq!(appended.status.state, SessionState::Prefill);
+    canister.upgrade();
+    canister.settle();
+    let progress = canister.advance(USER, session).unwrap();
+    assert_eq!((progress.tokens.len(), progress.text_from), (5, first.len() as u64));
+    assert_eq!(append(&mut canister, None).unwrap().status.remaining_tokens, 24, "as at creation");
+}
+
+#[test]
+fn cancelling_ends_a_session_with_and_without_its_cache_and_model() {
+    let mut canister = Canister::serving(&model(1));
+    for upgrade in [false, true] {
+        let session = canister.create(USER, text("hello"), options(1)).unwrap();
+        let arg = SessionAdvanceArg { session_id: session, max_instructions: None, max_tokens: Some(3) };
+        canister.call(USER, |service| service.session_advance(arg)).unwrap();
+        run(&mut canister, USER, session);
+        if upgrade {
+            canister.upgrade();
+        }
+        let status =
+            canister.call(USER, |service| service.session_cancel(SessionIdArg { session_id: session })).unwrap();
+        assert_eq!((status.state, status.running), (SessionState::Finished(FinishReason::Cancelled), false));
+        canister.settle();
+        assert_eq!(output(&mut canister, session, 0).status.generated_tokens, 3);
+        canister.call(USER, |service| service.session_delete(SessionIdArg { session_id: session })).unwrap();
+        assert_eq!(canister.advance(USER, session), Err(Error::SessionNotFound { session_id: session }));
+    }
+}
+
+#[test]
+fn deleting_a_running_session_stops_it() {
+    let mut canister = Canister::serving(&model(1));
+    canister.env.set_cost_per_look(9_000_000_000);
+    let session = canister.create(USER, text("hello"), options(1)).unwrap();
+    run(&mut canister, USER, session);
+    canister.tick();
+    canister.call(USER, |service| service.session_delete(SessionIdArg { session_id: session })).unwrap();
+    canister.settle();
+    assert_eq!(canister.service.sessions.store().len(), 0);
+    assert!(
+        canister.env.log_lines().iter().all(|line| line == "the model is loaded"),
+        "{:?}",
+        canister.env.log_lines()
+    );
+}
+
+#[test]
+fn a_running_session_whose_model_is_gone_rests_with_the_reason() {
+    let mut canister = Canister::serving(&model(1));
+    canister.env.set_cost_per_look(9_000_000_000);
+    let session = canister.create(USER, text("hello"), options(1)).unwrap();
+    run(&mut canister, USER, session);
+    canister.tick();
+    canister.upload(&model(2));
+    canister.settle();
+    let status = output(&mut canister, session, 0).status;
+    assert_eq!((status.running, status.error), (false, Some(Error::ModelChanged)));
+}
+
+#[test]
+fn logits_are_refused_when_the_heap_has_none() {
+    let mut canister = Canister::serving(&model(1));
+    let (session_id, _) = undisturbed(&mut canister, 1);
+    canister.upgrade();
+    let refused = canister.call(USER, |service| service.session_logits(SessionIdArg { session_id }));
+    assert_eq!(refused, Err(Error::LogitsUnavailable { session_id }));
+}
