@@ -1,5 +1,6 @@
 //! The `icllama` command: parse, dispatch, exit code.
 
+mod backend;
 mod commands;
 mod model_file;
 mod options;
@@ -29,8 +30,13 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Run(Box<commands::run::Args>),
     Tokenize(commands::tokenize::Args),
     Inspect(commands::inspect::Args),
+    Logits(commands::logits::Args),
+    Perplexity(commands::perplexity::Args),
+    Parity(commands::parity::Args),
+    Bench(commands::bench::Args),
 }
 
 fn main() -> ExitCode {
@@ -48,8 +54,13 @@ fn main() -> ExitCode {
 
 fn dispatch(command: Command, output: Output) -> Result<()> {
     match command {
+        Command::Run(args) => args.exec(output),
         Command::Tokenize(args) => args.exec(output),
         Command::Inspect(args) => args.exec(output),
+        Command::Logits(args) => args.exec(output),
+        Command::Perplexity(args) => args.exec(output),
+        Command::Parity(args) => args.exec(output),
+        Command::Bench(args) => args.exec(output),
     }
 }
 

@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use model_core::gguf::Value;
+use model_core::kernels::Kernel;
+use model_core::model::LoadOptions;
+use model_core::sample::Sampling;
 
 use crate::model_file::{LoadMode, ModelFile};
 
@@ -37,7 +40,47 @@ impl ModelArgs {
     pub fn is_overridden(&self) -> bool {
         self.tokenizer.is_some() || !self.override_kv.is_empty()
     }
+
+    /// What the loader needs to know.
+    pub fn load_options(&self, kernel: Option<Kernel>) -> Result<LoadOptions> {
+        let tokenizer_json = self.tokenizer.as_deref().map(read_bytes).transpose()?;
+        Ok(LoadOptions { kernel, overrides: self.override_kv.clone(), tokenizer_json, ..LoadOptions::default() })
+    }
 }
+
+/// How the native backend computes.
+#[derive(Debug, Clone, Args)]
+pub struct NativeArgs {
+    /// Threads of the native backend [default: all cores]. The result does not depend on it.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+    /// Vector instructions of the native backend: auto, scalar, avx2, .. [default: auto]. The result does not depend on it.
+    #[arg(long, value_name = "NAME", value_parser = parse_kernel)]
+    pub kernel: Option<KernelChoice>,
+}
+
+impl NativeArgs {
+    /// The number of threads to use.
+    pub fn thread_count(&self) -> usize {
+        let all = || std::thread::available_parallelism().map_or(1, usize::from);
+        self.threads.map_or_else(all, usize::from)
+    }
+
+    /// The kernel to use; `None` for the best one.
+    pub fn kernel(&self) -> Option<Kernel> {
+        self.kernel.and_then(|choice| choice.0)
+    }
+
+    /// Whether an option was given.
+    pub fn is_set(&self) -> bool {
+        self.threads.is_some() || self.kernel.is_some()
+    }
+}
+
+/// A kernel by name, or the best one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KernelChoice(pub Option<Kernel>);
+
 /// Where the prompt comes from.
 #[derive(Debug, Args)]
 pub struct TextArgs {
@@ -59,6 +102,9 @@ impl TextArgs {
             (None, _) => {
                 let mut text = String::new();
                 io::stdin().read_to_string(&mut text).context("cannot read the text from stdin as UTF-8")?;
+                if text.is_empty() {
+                    bail!("the prompt is empty: nothing came from stdin; use -p TEXT or -f FILE");
+                }
                 Ok(Some(text))
             }
         }
@@ -73,6 +119,61 @@ impl TextArgs {
     }
 }
 
+/// How tokens are chosen. The defaults are those of llama.cpp.
+#[derive(Debug, Args)]
+pub struct SamplingArgs {
+    /// Temperature; 0 always takes the most probable token [default: 0.8].
+    #[arg(long)]
+    temp: Option<f32>,
+    /// Keep the K most probable tokens; 0 keeps all [default: 40].
+    #[arg(long, value_name = "K")]
+    top_k: Option<u32>,
+    /// Keep the most probable tokens that together reach this probability [default: 0.95].
+    #[arg(long, value_name = "P")]
+    top_p: Option<f32>,
+    /// Keep tokens at least this probable relative to the most probable one [default: 0.05].
+    #[arg(long, value_name = "P")]
+    min_p: Option<f32>,
+    /// Divide (or multiply) the logits of recent tokens by this; 1 does nothing [default: 1].
+    #[arg(long, value_name = "X")]
+    repeat_penalty: Option<f32>,
+    /// How many recent tokens the penalties look at; 0 none [default: 64].
+    #[arg(long, value_name = "N")]
+    repeat_last_n: Option<u32>,
+    /// Subtract this times the number of recent occurrences from a token's logit [default: 0].
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    frequency_penalty: Option<f32>,
+    /// Subtract this from the logit of any token that occurred recently [default: 0].
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    presence_penalty: Option<f32>,
+    /// Seed of the random choices; the same seed gives the same text everywhere.
+    #[arg(long)]
+    seed: Option<u64>,
+}
+
+impl SamplingArgs {
+    /// The sampler's settings, with temperature 0 unless another is given.
+    pub fn sampling_or_greedy(&self) -> Sampling {
+        Sampling { temperature: self.temp.unwrap_or(0.0), ..self.sampling() }
+    }
+
+    /// The sampler's settings.
+    pub fn sampling(&self) -> Sampling {
+        let default = Sampling::default();
+        Sampling {
+            temperature: self.temp.unwrap_or(default.temperature),
+            top_k: self.top_k.unwrap_or(default.top_k),
+            top_p: self.top_p.unwrap_or(default.top_p),
+            min_p: self.min_p.unwrap_or(default.min_p),
+            repeat_penalty: self.repeat_penalty.unwrap_or(default.repeat_penalty),
+            repeat_last_n: self.repeat_last_n.unwrap_or(default.repeat_last_n),
+            frequency_penalty: self.frequency_penalty.unwrap_or(default.frequency_penalty),
+            presence_penalty: self.presence_penalty.unwrap_or(default.presence_penalty),
+            seed: self.seed.unwrap_or(default.seed),
+        }
+    }
+}
+
 /// Reads a text file.
 pub fn read_text(path: &Path) -> Result<String> {
     fs::read_to_string(path).with_context(|| format!("cannot read {} as UTF-8 text", path.display()))
@@ -81,6 +182,20 @@ pub fn read_text(path: &Path) -> Result<String> {
 /// Reads a file.
 pub fn read_bytes(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+fn parse_kernel(name: &str) -> Result<KernelChoice, String> {
+    if name == "auto" {
+        return Ok(KernelChoice(None));
+    }
+    let available = Kernel::available();
+    match available.iter().find(|kernel| kernel.name() == name) {
+        Some(kernel) => Ok(KernelChoice(Some(*kernel))),
+        None => {
+            let names: Vec<_> = available.iter().map(|kernel| kernel.name()).collect();
+            Err(format!("this machine has: auto, {}", names.join(", ")))
+        }
+    }
 }
 
 fn parse_override(text: &str) -> Result<(String, Value), String> {

@@ -1,4 +1,10 @@
 //! One file per verb: its arguments and what it does.
 
+pub mod bench;
+mod chat;
 pub mod inspect;
+pub mod logits;
+pub mod parity;
+pub mod perplexity;
+pub mod run;
 pub mod tokenize;

@@ -1,0 +1,114 @@
+//! The options that choose and shape a backend.
+
+use std::env;
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use clap::{Args, ValueEnum};
+
+use super::Backend;
+use super::native::NativeBackend;
+use crate::options::{ModelArgs, NativeArgs};
+use crate::output::Output;
+
+/// What scripts/build-canister.sh leaves in the target folder.
+const WASM_NAME: &str = "icllama.wasm.gz";
+
+/// Where a model runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum BackendKind {
+    /// In this process, with its threads and the processor's vector instructions.
+    Native,
+    /// In the canister's wasm, metered as on the Internet Computer.
+    Shim,
+}
+
+/// The backend and its options.
+#[derive(Debug, Clone, Args)]
+pub struct BackendArgs {
+    /// Where the model runs.
+    #[arg(long, value_enum, default_value = "native")]
+    pub backend: BackendKind,
+    #[command(flatten)]
+    pub native: NativeArgs,
+    #[command(flatten)]
+    pub shim: ShimArgs,
+}
+
+/// How the canister is run in the shim.
+#[derive(Debug, Clone, Args)]
+pub struct ShimArgs {
+    /// The canister's wasm [default: $ICLLAMA_WASM, else target/icllama.wasm.gz as scripts/build-canister.sh writes it].
+    #[arg(long, value_name = "FILE")]
+    pub wasm: Option<PathBuf>,
+    /// Shim backend: instructions after which a call to the canister stops computing [default: the canister's own].
+    #[arg(long, value_name = "N")]
+    pub max_instructions: Option<u64>,
+    /// Shim backend: tokens after which a call stops generating [default: as many as fit].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub tokens_per_call: Option<u32>,
+}
+
+impl BackendArgs {
+    /// Refuses options that do not go with the backend.
+    ///
+    /// # Errors
+    /// Names the options.
+    pub fn check(&self, model: &ModelArgs) -> Result<()> {
+        match self.backend {
+            BackendKind::Native if self.shim.is_set() => {
+                bail!("--wasm, --max-instructions and --tokens-per-call need --backend shim")
+            }
+            BackendKind::Shim if self.native.is_set() => bail!("--threads and --kernel need --backend native"),
+            BackendKind::Shim if model.is_overridden() => bail!(
+                "the canister takes everything from the model file: --tokenizer and --override-kv need --backend native"
+            ),
+            BackendKind::Native | BackendKind::Shim => Ok(()),
+        }
+    }
+
+    /// Starts the backend with the model.
+    ///
+    /// # Errors
+    /// If the model cannot be loaded, or the options do not go with the backend.
+    pub fn open(&self, model: &ModelArgs, output: Output) -> Result<Box<dyn Backend>> {
+        self.check(model)?;
+        Ok(match self.backend {
+            BackendKind::Native => Box::new(NativeBackend::load(model, &self.native)?),
+            BackendKind::Shim => bail!("the canister cannot be run yet"),
+        })
+    }
+}
+
+impl ShimArgs {
+    fn is_set(&self) -> bool {
+        self.wasm.is_some() || self.max_instructions.is_some() || self.tokens_per_call.is_some()
+    }
+
+    /// Finds the canister's wasm.
+    ///
+    /// # Errors
+    /// If it is not where it was said to be, or not built.
+    pub fn wasm_path(&self) -> Result<PathBuf> {
+        let given = self.wasm.clone().or_else(|| env::var_os("ICLLAMA_WASM").map(PathBuf::from));
+        if let Some(path) = given {
+            if !path.is_file() {
+                bail!("there is no canister wasm at {}; build it with scripts/build-canister.sh", path.display());
+            }
+            return Ok(path);
+        }
+        match default_wasm_paths().into_iter().find(|path| path.is_file()) {
+            Some(path) => Ok(path),
+            None => bail!(
+                "no target/icllama.wasm.gz found; build it with scripts/build-canister.sh, or name it with --wasm"
+            ),
+        }
+    }
+}
+
+/// Beside the build of this command, and in the target folder of the workspace around the current folder.
+fn default_wasm_paths() -> Vec<PathBuf> {
+    let beside = env::current_exe().ok().and_then(|exe| Some(exe.parent()?.parent()?.join(WASM_NAME)));
+    let around = env::current_dir().unwrap_or_default();
+    beside.into_iter().chain(around.ancestors().map(|folder| folder.join("target").join(WASM_NAME))).collect()
+}

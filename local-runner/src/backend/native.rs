@@ -1,0 +1,171 @@
+//! The model in this process: mapped weights, threads, vector instructions.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use model_core::TokenId;
+use model_core::budget::Unlimited;
+use model_core::chat::ChatTemplate;
+use model_core::model::{LoadOptions, Model};
+use model_core::prompt;
+use model_core::session::{Session, SessionOptions, Step};
+use model_core::source::ByteSource;
+
+use super::{Backend, Event, Generation, Input, Sink, Timings, millis};
+use crate::options::{ModelArgs, NativeArgs};
+
+/// A loaded model, its threads and at most one session.
+pub struct NativeBackend {
+    pool: rayon::ThreadPool,
+    model: Model,
+    session: Option<Session>,
+    load: Duration,
+}
+
+impl NativeBackend {
+    /// Loads the model as the options say.
+    ///
+    /// # Errors
+    /// If the file cannot be opened or is no model this version supports.
+    pub fn load(model: &ModelArgs, native: &NativeArgs) -> Result<Self> {
+        let options = model.load_options(native.kernel())?;
+        let start = Instant::now();
+        let source = model.open()?;
+        let mut backend = Self::from_source(&source, options, native.thread_count())
+            .with_context(|| format!("cannot load {}", model.model.display()))?;
+        backend.load = start.elapsed();
+        Ok(backend)
+    }
+
+    /// Loads a model from bytes.
+    ///
+    /// # Errors
+    /// If the bytes are no model this version supports.
+    pub fn from_source(source: &(dyn ByteSource + Sync), options: LoadOptions, threads: usize) -> Result<Self> {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().context("cannot start threads")?;
+        let start = Instant::now();
+        let model = pool.install(|| Model::load(source, &options))?;
+        Ok(Self { pool, model, session: None, load: start.elapsed() })
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// What computes: kernel and threads.
+    pub fn describe(&self) -> String {
+        let threads = self.pool.current_num_threads();
+        format!("{}, {threads} thread{}", self.model.kernel().name(), if threads == 1 { "" } else { "s" })
+    }
+
+    /// Runs `work` on the backend's threads.
+    pub fn install<T: Send>(&self, work: impl FnOnce(&Model) -> T + Send) -> T {
+        self.pool.install(|| work(&self.model))
+    }
+
+    fn session(&self) -> Result<&Session> {
+        self.session.as_ref().context("no session has been started")
+    }
+
+    fn first_tokens(&self, input: &Input) -> Result<Vec<TokenId>> {
+        let tokenizer = &self.model.tokenizer;
+        Ok(match input {
+            Input::Text(text) => prompt::text(tokenizer, text)?,
+            Input::Messages(messages) => prompt::conversation(tokenizer, self.template()?, messages)?,
+            Input::Tokens(tokens) => tokens.clone(),
+        })
+    }
+
+    fn next_tokens(&self, input: &Input) -> Result<Vec<TokenId>> {
+        let tokenizer = &self.model.tokenizer;
+        let last = self.session()?.tokens().last().copied();
+        Ok(match input {
+            Input::Text(text) => prompt::more_text(tokenizer, text)?,
+            Input::Messages(messages) => prompt::next_turn(tokenizer, self.template()?, last, messages)?,
+            Input::Tokens(tokens) => tokens.clone(),
+        })
+    }
+
+    fn template(&self) -> Result<&ChatTemplate> {
+        self.model.chat.as_ref().context("the model has no chat template")
+    }
+}
+
+impl Backend for NativeBackend {
+    fn name(&self) -> &'static str {
+        "native"
+    }
+
+    fn has_chat_template(&self) -> bool {
+        self.model.chat.is_some()
+    }
+
+    fn start(&mut self, input: &Input, options: &SessionOptions) -> Result<()> {
+        let prompt = self.first_tokens(input)?;
+        self.session = Some(Session::new(&self.model, prompt, options.clone())?);
+        Ok(())
+    }
+
+    fn append(&mut self, input: &Input, max_tokens: u32) -> Result<()> {
+        let tokens = self.next_tokens(input)?;
+        let session = self.session.as_mut().context("no session has been started")?;
+        Ok(session.append(&self.model, tokens, max_tokens)?)
+    }
+
+    fn generate(&mut self, sink: Sink<'_>) -> Result<Generation> {
+        let session = self.session.as_mut().context("no session has been started")?;
+        let history = session.tokens().len();
+        let mut clock = Clock::new(history - session.cached_tokens(), millis(self.load));
+        loop {
+            let step = self.pool.install(|| session.step(&self.model, &mut Unlimited))?;
+            match step {
+                Step::Prefill { done, total } => sink(Event::Prefill { done, total })?,
+                Step::Token { id, piece, .. } => {
+                    clock.token();
+                    sink(Event::Token { id, text: &piece })?;
+                }
+                Step::Finished(finish_reason) => {
+                    return Ok(Generation {
+                        prompt: session.tokens()[..history].to_vec(),
+                        tokens: session.generated().to_vec(),
+                        text: session.text().to_owned(),
+                        finish_reason,
+                        digests: session.digests().to_vec(),
+                        timings: clock.timings,
+                        cost: None,
+                    });
+                }
+                // An unlimited budget never ends; should it, the next step goes on.
+                Step::Suspended => {}
+            }
+        }
+    }
+
+    fn logits(&mut self) -> Result<Vec<f32>> {
+        Ok(self.session()?.logits().to_vec())
+    }
+}
+
+/// Times the prompt up to the first token, and the tokens after it.
+struct Clock {
+    last: Instant,
+    timings: Timings,
+}
+
+impl Clock {
+    fn new(prefill_tokens: usize, load_ms: f64) -> Self {
+        Self { last: Instant::now(), timings: Timings { load_ms, prefill_tokens, ..Timings::default() } }
+    }
+
+    fn token(&mut self) {
+        let elapsed = millis(self.last.elapsed());
+        if self.timings.prefill_ms == 0.0 {
+            self.timings.prefill_ms = elapsed;
+        } else {
+            self.timings.decode_ms += elapsed;
+            self.timings.decode_tokens += 1;
+        }
+        self.last = Instant::now();
+    }
+}

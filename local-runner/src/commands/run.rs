@@ -1,0 +1,224 @@
+//! `icllama run`: continue a prompt, answer a question, or hold a conversation.
+
+use anyhow::{Result, bail};
+use model_core::TokenId;
+use model_core::chat::ChatMessage;
+use model_core::session::{FinishReason, SessionOptions};
+use serde::Serialize;
+
+use super::chat;
+use crate::backend::{self, Backend, BackendArgs, CallCost, Event, Generation, Input, Phase, Timings};
+use crate::options::{ModelArgs, SamplingArgs, TextArgs};
+use crate::output::{self, Output};
+
+/// Generate text. Without a prompt, on a terminal, an interactive chat.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    text: TextArgs,
+    /// Generate at most N tokens (per answer).
+    #[arg(short, long, value_name = "N", default_value_t = 256)]
+    n_predict: u32,
+    /// Treat the prompt as a chat message [default: if the model has a chat template].
+    #[arg(long, conflicts_with = "raw")]
+    chat: bool,
+    /// Continue the prompt as plain text.
+    #[arg(long)]
+    raw: bool,
+    /// System message of the chat; empty for none.
+    #[arg(long, value_name = "TEXT", conflicts_with = "raw")]
+    system: Option<String>,
+    /// End before this string. Repeatable.
+    #[arg(long, value_name = "TEXT")]
+    stop: Vec<String>,
+    /// Go on after an end-of-generation token.
+    #[arg(long)]
+    ignore_eos: bool,
+    #[command(flatten)]
+    sampling: SamplingArgs,
+    #[command(flatten)]
+    backend: BackendArgs,
+    /// With --json: print a line per event, then the result as the last line.
+    #[arg(long, requires = "json")]
+    stream: bool,
+}
+
+/// The result, as `--json` prints it.
+#[derive(Debug, Serialize)]
+struct Report<'a> {
+    backend: &'static str,
+    prompt_tokens: usize,
+    tokens: &'a [TokenId],
+    text: &'a str,
+    finish_reason: &'static str,
+    timings: ReportTimings,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    calls: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    instructions: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cycles: Option<u128>,
+    #[serde(skip_serializing_if = "<[Phase]>::is_empty")]
+    phases: &'a [Phase],
+}
+
+#[derive(Debug, Serialize)]
+struct ReportTimings {
+    #[serde(flatten)]
+    timings: Timings,
+    prefill_tokens_per_second: f64,
+    decode_tokens_per_second: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct CallLine<'a> {
+    index: u64,
+    #[serde(flatten)]
+    cost: &'a CallCost,
+    tokens: &'a [TokenId],
+    text: &'a str,
+}
+
+/// A line of `--json --stream`.
+#[derive(Debug, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+enum Line<'a> {
+    Prefill { done: usize, total: usize },
+    Token { id: TokenId, text: &'a str },
+    Call(CallLine<'a>),
+    Result(Report<'a>),
+}
+
+impl Args {
+    /// Runs the command.
+    pub fn exec(self, output: Output) -> Result<()> {
+        let prompt = self.text.text()?;
+        if prompt.is_none() && output.is_json() {
+            bail!("--json needs a prompt; use -p TEXT, -f FILE or pipe it in");
+        }
+        if prompt.is_none() && self.raw {
+            bail!("--raw needs a prompt; use -p TEXT, -f FILE or pipe it in");
+        }
+        let mut backend = self.backend.open(&self.model, output)?;
+        match prompt {
+            Some(text) => self.answer(backend.as_mut(), text, output),
+            None => chat::converse(backend.as_mut(), self.system.as_deref(), &self.options(), output),
+        }
+    }
+
+    fn options(&self) -> SessionOptions {
+        SessionOptions {
+            max_tokens: self.n_predict,
+            sampling: self.sampling.sampling(),
+            stop: self.stop.clone(),
+            ignore_eos: self.ignore_eos,
+            ..SessionOptions::default()
+        }
+    }
+
+    fn input(&self, text: String, has_template: bool) -> Result<Input> {
+        let chat = self.chat || self.system.is_some();
+        if chat && !has_template {
+            bail!("the model has no chat template; use --raw to continue the prompt as plain text");
+        }
+        if self.raw || !has_template {
+            return Ok(Input::Text(text));
+        }
+        let mut messages = chat::system_message(self.system.as_deref());
+        messages.push(ChatMessage { role: "user".to_owned(), content: text });
+        Ok(Input::Messages(messages))
+    }
+
+    fn answer(&self, backend: &mut dyn Backend, text: String, output: Output) -> Result<()> {
+        let input = self.input(text, backend.has_chat_template())?;
+        backend.start(&input, &self.options())?;
+        let generation = backend.generate(&mut |event| show(&event, self.stream, output))?;
+        let report = report(backend, &generation);
+        if self.stream {
+            return output.json_line(&Line::Result(report));
+        }
+        let streamed = generation.cost.is_none();
+        output.document(&report, |out| {
+            if !streamed {
+                write!(out, "{}", generation.text)?;
+            }
+            writeln!(out)
+        })?;
+        summarize(backend, &generation, output);
+        Ok(())
+    }
+}
+
+/// Shows an event while generating: pieces of text as they come natively, a line per call in the canister.
+pub fn show(event: &Event<'_>, stream: bool, output: Output) -> Result<()> {
+    if stream {
+        return output.json_line(&match event {
+            Event::Prefill { done, total } => Line::Prefill { done: *done, total: *total },
+            Event::Token { id, text } => Line::Token { id: *id, text },
+            Event::Call { index, cost, tokens, text } => Line::Call(CallLine { index: *index, cost, tokens, text }),
+        });
+    }
+    match event {
+        Event::Prefill { done, total } => output.log(|| format!("prompt: {done} of {total} tokens")),
+        Event::Token { text, .. } => output.piece(text)?,
+        Event::Call { .. } if output.is_json() && !output.is_verbose() => {}
+        Event::Call { index, cost, text, .. } => output::note(&cost.live_line(*index, text)),
+    }
+    Ok(())
+}
+
+fn report<'a>(backend: &'a dyn Backend, generation: &'a Generation) -> Report<'a> {
+    let timings = generation.timings;
+    Report {
+        backend: backend.name(),
+        prompt_tokens: generation.prompt.len(),
+        tokens: &generation.tokens,
+        text: &generation.text,
+        finish_reason: finish_name(generation.finish_reason),
+        timings: ReportTimings {
+            prefill_tokens_per_second: timings.prefill_rate(),
+            decode_tokens_per_second: timings.decode_rate(),
+            timings,
+        },
+        calls: generation.cost.map(|cost| cost.calls),
+        instructions: generation.cost.map(|cost| cost.instructions),
+        cycles: generation.cost.map(|cost| cost.cycles),
+        phases: backend.phases(),
+    }
+}
+
+/// The name of a finish reason in JSON.
+pub fn finish_name(reason: FinishReason) -> &'static str {
+    match reason {
+        FinishReason::EndOfGeneration => "end_of_generation",
+        FinishReason::StopString => "stop_string",
+        FinishReason::Length => "length",
+        FinishReason::ContextFull => "context_full",
+        FinishReason::Cancelled => "cancelled",
+    }
+}
+
+/// Tells a person on stderr how it went: a table of the canister's calls, or the speed when asked for details.
+pub fn summarize(backend: &dyn Backend, generation: &Generation, output: Output) {
+    if output.is_json() {
+        return;
+    }
+    match generation.cost {
+        Some(_) => output::note(&backend::cost_table(backend.phases())),
+        None => output.log(|| {
+            let timings = generation.timings;
+            format!(
+                "{}: loaded in {:.0} ms; prompt {} tokens at {:.1} tok/s; answer {} tokens at {:.1} tok/s; ended by {}",
+                backend.name(),
+                timings.load_ms,
+                timings.prefill_tokens,
+                timings.prefill_rate(),
+                generation.tokens.len(),
+                timings.decode_rate(),
+                finish_name(generation.finish_reason),
+            )
+        }),
+    }
+}

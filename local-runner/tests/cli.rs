@@ -1,0 +1,360 @@
+//! The real `icllama` command: what it prints, in text and JSON, and how it fails.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+use model_core::fixtures::TinyLlama;
+use serde_json::Value;
+
+/// A folder with a tiny random model.
+struct Tiny {
+    folder: tempfile::TempDir,
+}
+
+impl Tiny {
+    fn new(model: &TinyLlama) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("tiny.gguf"), model.build()).unwrap();
+        Self { folder }
+    }
+
+    fn path(&self) -> String {
+        self.folder.path().join("tiny.gguf").to_str().unwrap().to_owned()
+    }
+
+    fn file(&self, name: &str, text: &str) -> String {
+        let path = self.folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+}
+
+fn tiny() -> Tiny {
+    Tiny::new(&TinyLlama::default())
+}
+
+fn icllama_with_stdin(args: &[&str], stdin: &str) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_icllama"))
+        .args(args)
+        .env_remove("ICLLAMA_WASM")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // A command that needs no stdin may be gone before all is written.
+    let _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
+    child.wait_with_output().unwrap()
+}
+
+fn icllama(args: &[&str]) -> Output {
+    icllama_with_stdin(args, "")
+}
+
+fn stdout(output: &Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn json(args: &[&str]) -> Value {
+    serde_json::from_str(&stdout(&icllama(args))).unwrap()
+}
+
+/// The message of a command that has to fail, which prints nothing on stdout.
+fn failure(args: &[&str]) -> String {
+    let output = icllama(args);
+    assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.stdout.is_empty(), "{}", String::from_utf8_lossy(&output.stdout));
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(message.starts_with("error: "), "{message}");
+    message
+}
+
+/// Exit code 2: the arguments themselves are wrong.
+fn usage(args: &[&str]) -> String {
+    let output = icllama(args);
+    assert_eq!(output.status.code(), Some(2), "{args:?}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+fn smollm2() -> String {
+    let default = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../models/SmolLM2-135M-Instruct.Q4_1.gguf"));
+    let path = std::env::var_os("ICLLAMA_MODEL").map_or(default, PathBuf::from);
+    assert!(path.is_file(), "{} is absent; fetch it with scripts/fetch-model.sh", path.display());
+    path.to_str().unwrap().to_owned()
+}
+
+fn ids(value: &Value) -> Vec<u64> {
+    value.as_array().unwrap().iter().map(|id| id.as_u64().unwrap()).collect()
+}
+
+#[test]
+fn run_prints_one_json_document_with_everything_in_it() {
+    let tiny = tiny();
+    let report =
+        json(&["run", &tiny.path(), "-p", "Hello", "--raw", "-n", "5", "--ignore-eos", "--temp", "0", "--json"]);
+    assert_eq!(report["backend"], "native");
+    assert_eq!(ids(&report["tokens"]).len(), 5);
+    assert_eq!(report["finish_reason"], "length");
+    assert!(report["prompt_tokens"].as_u64().unwrap() > 0);
+    assert!(report["text"].is_string());
+    for key in ["load_ms", "prefill_ms", "decode_ms", "prefill_tokens_per_second", "decode_tokens_per_second"] {
+        assert!(report["timings"][key].as_f64().is_some(), "{key}");
+    }
+    assert!(report.get("instructions").is_none());
+}
+
+#[test]
+fn run_reads_its_prompt_from_argument_file_or_stdin() {
+    let tiny = tiny();
+    let file = tiny.file("prompt.txt", "Hello there");
+    let (model, common) = (tiny.path(), ["--raw", "-n", "4", "--temp", "0", "--json"]);
+    let tokens = |more: &[&str], stdin: &str| {
+        let output = icllama_with_stdin(&[&["run", model.as_str()], more, &common].concat(), stdin);
+        ids(&serde_json::from_str::<Value>(&stdout(&output)).unwrap()["tokens"])
+    };
+    let expected = tokens(&["-p", "Hello there"], "");
+    assert_eq!(tokens(&["-f", &file], "ignored"), expected);
+    assert_eq!(tokens(&[], "Hello there"), expected);
+    assert_eq!(tokens(&["-f", "-"], "Hello there"), expected);
+    assert_ne!(tokens(&["-p", "Another"], ""), expected);
+}
+
+#[test]
+fn run_streams_json_lines_that_add_up_to_the_result() {
+    let tiny = tiny();
+    let args = ["run", &tiny.path(), "-p", "Hi", "--raw", "-n", "6", "--temp", "0", "--json", "--stream"];
+    let lines: Vec<Value> = stdout(&icllama(&args)).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let (result, events) = lines.split_last().unwrap();
+    assert_eq!(result["event"], "result");
+    let tokens = events.iter().filter(|line| line["event"] == "token");
+    let (streamed, text): (Vec<u64>, String) =
+        tokens.map(|line| (line["id"].as_u64().unwrap(), line["text"].as_str().unwrap())).unzip();
+    assert_eq!(streamed, ids(&result["tokens"]));
+    assert_eq!(text, result["text"]);
+}
+
+#[test]
+fn every_sampling_option_reaches_the_sampler() {
+    let tiny = tiny();
+    let tokens = |more: &[&str]| {
+        let common = ["run", &tiny.path(), "-p", "Hello", "--raw", "-n", "24", "--ignore-eos", "--json"];
+        ids(&json(&[&common, more].concat())["tokens"])
+    };
+    let hot = ["--temp", "1.5", "--top-k", "0", "--top-p", "1", "--min-p", "0"];
+    let plain = tokens(&hot);
+    assert_eq!(tokens(&hot), plain, "the same seed gives the same tokens");
+    let changes: [&[&str]; 9] = [
+        &["--temp", "0"],
+        &["--top-k", "1"],
+        &["--top-p", "0.01"],
+        &["--min-p", "1"],
+        &["--repeat-penalty", "50"],
+        &["--repeat-penalty", "50", "--repeat-last-n", "1"],
+        &["--frequency-penalty", "50"],
+        &["--presence-penalty", "-50"],
+        &["--seed", "7"],
+    ];
+    for change in changes {
+        let given: Vec<&str> = hot.chunks(2).filter(|pair| !change.contains(&pair[0])).flatten().copied().collect();
+        assert_ne!(tokens(&[&given, change].concat()), plain, "{change:?}");
+    }
+    assert_ne!(tokens(&[&hot[..], changes[4]].concat()), tokens(&[&hot[..], changes[5]].concat()));
+}
+
+#[test]
+fn run_obeys_stop_strings_and_the_token_limit() {
+    let tiny = tiny();
+    let common = ["run", &tiny.path(), "-p", "Hello", "--raw", "--temp", "0", "--ignore-eos", "--json"];
+    let whole = json(&[&common[..], &["-n", "12"]].concat());
+    let text = whole["text"].as_str().unwrap();
+    let stop: String = text.chars().skip(3).take(2).collect();
+    let stopped = json(&[&common[..], &["-n", "12", "--stop", &stop]].concat());
+    assert_eq!(stopped["finish_reason"], "stop_string");
+    assert_eq!(stopped["text"], text[..text.find(&stop).unwrap()]);
+    assert_eq!(ids(&json(&[&common[..], &["-n", "3"]].concat())["tokens"]), ids(&whole["tokens"])[..3]);
+}
+
+#[test]
+fn results_do_not_depend_on_threads_kernel_or_loading() {
+    let tiny = tiny();
+    let common = ["run", &tiny.path(), "-p", "Hello", "--raw", "-n", "8", "--temp", "0", "--json"];
+    let expected = ids(&json(&common)["tokens"]);
+    for more in
+        [["--threads", "1"], ["--threads", "3"], ["--kernel", "scalar"], ["--kernel", "auto"], ["--load", "heap"]]
+    {
+        assert_eq!(ids(&json(&[&common[..], &more].concat())["tokens"]), expected, "{more:?}");
+    }
+}
+
+#[test]
+fn chat_is_the_default_where_the_model_has_a_template() {
+    let tiny = tiny();
+    let prompt_tokens = |more: &[&str]| {
+        let report = json(&[&["run", &tiny.path(), "-p", "Hi", "-n", "1", "--json"], more].concat());
+        report["prompt_tokens"].as_u64().unwrap()
+    };
+    let (chat, raw) = (prompt_tokens(&[]), prompt_tokens(&["--raw"]));
+    assert!(chat > raw);
+    assert_eq!(prompt_tokens(&["--chat"]), chat);
+    assert!(prompt_tokens(&["--system", "Be brief"]) > chat);
+    assert_eq!(prompt_tokens(&["--system", ""]), chat);
+    let bare = Tiny::new(&TinyLlama { chat_template: None, ..TinyLlama::default() });
+    assert!(failure(&["run", &bare.path(), "-p", "Hi", "--chat"]).contains("no chat template"));
+    assert_eq!(json(&["run", &bare.path(), "-p", "Hi", "-n", "1", "--json"])["prompt_tokens"], raw);
+}
+
+#[test]
+fn text_mode_prints_the_text_and_nothing_else_on_stdout() {
+    let tiny = tiny();
+    let common = ["run", &tiny.path(), "-p", "Hello", "--raw", "-n", "6", "--temp", "0"];
+    let text = json(&[&common[..], &["--json"]].concat())["text"].as_str().unwrap().to_owned();
+    let quiet = icllama(&common);
+    assert_eq!(stdout(&quiet), format!("{text}\n"));
+    assert!(quiet.stderr.is_empty(), "{}", String::from_utf8_lossy(&quiet.stderr));
+    let verbose = icllama(&[&common[..], &["-v"]].concat());
+    assert_eq!(stdout(&verbose), format!("{text}\n"));
+    assert!(String::from_utf8_lossy(&verbose.stderr).contains("tok/s"));
+}
+
+#[test]
+fn tokenize_shows_ids_and_pieces_and_obeys_its_options() {
+    let tiny = Tiny::new(&TinyLlama { add_bos: true, ..TinyLlama::default() });
+    let tokenize = |more: &[&str]| json(&[&["tokenize", &tiny.path(), "--json"], more].concat());
+    let plain = tokenize(&["-p", "a<|im_end|>"]);
+    assert_eq!(plain["count"], ids(&plain["ids"]).len());
+    assert_eq!(plain["pieces"].as_array().unwrap().last().unwrap(), "<|im_end|>");
+    let without_bos = tokenize(&["-p", "a<|im_end|>", "--no-bos"]);
+    assert_eq!(ids(&without_bos["ids"]), ids(&plain["ids"])[1..]);
+    let spelled = tokenize(&["-p", "a<|im_end|>", "--no-bos", "--no-special"]);
+    assert!(ids(&spelled["ids"]).len() > ids(&without_bos["ids"]).len());
+    let batch = tiny.file("batch.json", r#"["a<|im_end|>", ""]"#);
+    let lines = stdout(&icllama(&["tokenize", &tiny.path(), "--no-bos", "--batch", &batch]));
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines, [without_bos["ids"].clone(), Value::Array(vec![])]);
+}
+
+#[test]
+fn inspect_lists_metadata_and_tensors() {
+    let tiny = tiny();
+    let report = json(&["inspect", &tiny.path(), "--json", "--override-kv", "general.name=str:renamed"]);
+    assert_eq!(report["metadata"]["general.architecture"], "llama");
+    assert_eq!(report["metadata"]["general.name"], "renamed");
+    assert_eq!(report["metadata"]["tokenizer.ggml.tokens"]["count"], 320);
+    let tensor = |name| report["tensors"].as_array().unwrap().iter().find(|tensor| tensor["name"] == name).unwrap();
+    assert_eq!(tensor("token_embd.weight")["shape"], serde_json::json!([64, 320]));
+    assert_eq!(tensor("token_embd.weight")["type"], "Q8_0");
+    let full = json(&["inspect", &tiny.path(), "--json", "--full"]);
+    assert_eq!(full["metadata"]["tokenizer.ggml.tokens"].as_array().unwrap().len(), 320);
+    assert!(stdout(&icllama(&["inspect", &tiny.path()])).contains("token_embd.weight"));
+}
+
+#[test]
+fn logits_come_per_position_and_predict_what_run_chooses() {
+    let tiny = tiny();
+    let prompt = json(&["tokenize", &tiny.path(), "-p", "Hello", "--json"]);
+    let list = ids(&prompt["ids"]).iter().map(u64::to_string).collect::<Vec<_>>().join(",");
+    let lines = stdout(&icllama(&["logits", &tiny.path(), "--tokens", &list, "--json"]));
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), ids(&prompt["ids"]).len());
+    let last: Vec<f64> =
+        lines.last().unwrap()["logits"].as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect();
+    assert_eq!(last.len(), 320);
+    let best = (0..last.len()).max_by(|a, b| last[*a].total_cmp(&last[*b])).unwrap() as u64;
+    let run = json(&["run", &tiny.path(), "-p", "Hello", "--raw", "-n", "1", "--temp", "0", "--json"]);
+    assert_eq!(ids(&run["tokens"]), [best]);
+    let only = stdout(&icllama(&["logits", &tiny.path(), "--tokens", &list, "--json", "--last"]));
+    assert_eq!(serde_json::from_str::<Value>(&only).unwrap(), *lines.last().unwrap());
+    assert!(failure(&["logits", &tiny.path(), "--tokens", "5,320"]).contains("320"));
+}
+
+#[test]
+fn perplexity_agrees_with_the_plain_evaluation() {
+    let tiny = tiny();
+    let text = tiny.file("text.txt", &"The quick brown fox jumps over the lazy dog. ".repeat(8));
+    let report = json(&["perplexity", &tiny.path(), "-f", &text, "--ctx", "64", "--compare", "--json"]);
+    let evaluations = report["evaluations"].as_array().unwrap();
+    assert_eq!(evaluations.len(), 2);
+    assert!(report["relative_difference"].as_f64().unwrap().abs() < 0.005, "{report}");
+    assert!(report["windows"].as_u64().unwrap() > 1);
+    let plain = json(&["perplexity", &tiny.path(), "-f", &text, "--ctx", "64", "--reference", "--json"]);
+    assert_eq!(plain["evaluations"][0]["perplexity"], evaluations[1]["perplexity"]);
+    let short = json(&["perplexity", &tiny.path(), "-f", &text, "--ctx", "64", "--tokens", "20", "--json"]);
+    assert_eq!((short["tokens"].as_u64(), short["scored"].as_u64()), (Some(20), Some(19)));
+    assert!(failure(&["perplexity", &tiny.path(), "-f", &text, "--ctx", "4000"]).contains("context"));
+}
+
+#[test]
+fn native_parity_holds_and_says_so() {
+    let tiny = tiny();
+    let report = json(&["parity", &tiny.path(), "-p", "Hello", "-n", "6", "--native-only", "--json"]);
+    assert_eq!(report["identical"], true);
+    assert!(report["runs"].as_array().unwrap().len() >= 3);
+    assert_eq!(report["positions"], ids(&report["tokens"]).len());
+    let text = stdout(&icllama(&["parity", &tiny.path(), "-p", "Hello", "-n", "6", "--native-only"]));
+    assert!(text.lines().last().unwrap().contains("bit-identical"), "{text}");
+}
+
+#[test]
+fn bench_measures_both_phases() {
+    let tiny = tiny();
+    let args = ["bench", &tiny.path(), "--prompt-tokens", "16", "--generate-tokens", "4", "--repeat", "2", "--json"];
+    let report = json(&args);
+    for key in ["prefill_tokens_per_second", "decode_tokens_per_second"] {
+        assert!(report[key]["mean"].as_f64().unwrap() > 0.0, "{key}");
+    }
+    assert!(report["weights_per_token"].as_u64().unwrap() > 0);
+}
+
+#[test]
+fn failures_say_what_is_wrong_and_what_to_do() {
+    let tiny = tiny();
+    let model = tiny.path();
+    assert!(failure(&["run", "/absent.gguf", "-p", "x"]).contains("cannot open /absent.gguf"));
+    assert!(failure(&["inspect", tiny.folder.path().to_str().unwrap()]).contains("not a regular file"));
+    assert!(failure(&["inspect", &tiny.file("empty.gguf", "")]).contains("empty"));
+    assert!(failure(&["run", &tiny.file("text.gguf", "no model at all"), "-p", "x"]).contains("GGUF"));
+    assert!(failure(&["run", &model, "-f", "/absent.txt"]).contains("/absent.txt"));
+    assert!(failure(&["run", &model]).contains("prompt is empty"));
+    assert!(failure(&["run", &model, "-p", "x", "--top-p", "7"]).contains("top_p"));
+    assert!(failure(&["run", &model, "-p", "x", "--max-instructions", "5"]).contains("--backend shim"));
+    assert!(failure(&["run", &model, "-p", "x", "--backend", "shim", "--threads", "2"]).contains("--backend native"));
+    let overridden = failure(&["run", &model, "-p", "x", "--override-kv", "llama.block_count=int:9"]);
+    assert!(overridden.contains("blk.2"), "{overridden}");
+}
+
+#[test]
+fn wrong_arguments_are_refused_before_anything_is_done() {
+    let model = "/absent.gguf";
+    assert!(usage(&["run", model, "--kernel", "abacus", "-p", "x"]).contains("auto, scalar"));
+    assert!(usage(&["run", model, "-p", "x", "-f", "y"]).contains("cannot be used with"));
+    assert!(usage(&["run", model, "--override-kv", "a=u8:1"]).contains("int, float, bool or str"));
+    assert!(usage(&["run", model, "-p", "x", "--chat", "--raw"]).contains("cannot be used with"));
+    assert!(usage(&["run", model, "--threads", "0"]).contains("threads"));
+    assert!(usage(&["logits", model, "--tokens", "1,x"]).contains("tokens"));
+    usage(&["nonsense"]);
+}
+
+#[test]
+fn a_reader_that_leaves_early_is_no_failure() {
+    let tiny = tiny();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_icllama"))
+        .args(["inspect", &tiny.path(), "--full"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+}
+
+#[test]
+fn smollm2_answers_in_english() {
+    let question = "What is the capital of France?";
+    let report = json(&["run", &smollm2(), "-p", question, "--temp", "0", "-n", "24", "--json"]);
+    let text = report["text"].as_str().unwrap();
+    assert!(text.contains("Paris"), "{text}");
+    assert_eq!(report["finish_reason"], "end_of_generation");
+}
