@@ -6,11 +6,42 @@
 //! - [`module`]: decodes a module and refuses what the platform refuses;
 //! - [`meter`]: rewrites a module so that it counts its own instructions;
 //! - [`heap`]: a canister's linear memory between messages, with page tracking and rollback;
-//! - [`engine`]: compiles modules and runs one entry point of one canister at a time.
+//! - [`engine`]: compiles modules and runs one entry point of one canister at a time;
+//! - [`limits`], [`mode`], [`cycles`], [`reject`], [`stable`], [`log`]: ceilings, kinds of execution, prices, failures,
+//!   stable memory and logs, each for itself;
+//! - [`execution`] and `ic0`: one execution as the system API sees it, and the system API;
+//! - [`call_context`], [`canister`], [`message`]: open calls, one canister, one message;
+//! - [`replica`] and the management canister: the queue, the clock and everything between canisters.
+//!
+//! What it covers, how it charges and where it deviates from the platform: `docs/shim.md`.
 
+pub mod call_context;
+pub mod canister;
+pub mod config;
 pub mod costs;
+pub mod cycles;
 pub mod engine;
+pub mod execution;
 pub mod heap;
+mod ic0;
+pub mod limits;
+pub mod log;
+mod management;
+pub mod message;
 pub mod meter;
+pub mod mode;
 pub mod module;
+pub mod queue;
+pub mod reject;
+pub mod replica;
+pub mod report;
+pub mod stable;
+#[cfg(test)]
+mod tests;
 pub mod trap;
+
+pub use canister::Canister;
+pub use config::Config;
+pub use reject::{Reject, RejectCode};
+pub use replica::{InstallMode, Replica};
+pub use report::{CallReport, MessageReport};

@@ -44,6 +44,14 @@ pub enum Trap {
         /// Table index.
         index: u32,
     },
+    /// Cycles were to be sent that the canister does not have.
+    #[error("Canister is out of cycles: {needed} cycles are needed, {available} are available")]
+    OutOfCycles {
+        /// Cycles asked for.
+        needed: u128,
+        /// Cycles that may be spent.
+        available: u128,
+    },
     /// The shim itself could not go on; not a fault of the canister.
     #[error("The shim could not run this message: {0}")]
     Shim(String),
@@ -60,6 +68,7 @@ impl Trap {
             Self::ContractViolation(_) => 504,
             Self::WasmMemoryLimit { .. } => 539,
             Self::NoSuchFunction { .. } => 513,
+            Self::OutOfCycles { .. } => 207,
             Self::Shim(_) => 521,
         }
     }
