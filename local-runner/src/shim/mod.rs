@@ -11,11 +11,13 @@
 //!   stable memory and logs, each for itself;
 //! - [`execution`] and `ic0`: one execution as the system API sees it, and the system API;
 //! - [`call_context`], [`canister`], [`message`]: open calls, one canister, one message;
-//! - [`replica`] and the management canister: the queue, the clock and everything between canisters.
+//! - [`replica`] and the management canister: the queue, the clock and everything between canisters;
+//! - [`candid_text`]: arguments and replies as text, for people.
 //!
 //! What it covers, how it charges and where it deviates from the platform: `docs/shim.md`.
 
 pub mod call_context;
+pub mod candid_text;
 pub mod canister;
 pub mod config;
 pub mod costs;
