@@ -8,9 +8,9 @@ use common::{Outcome, audited, finish, load, load_with, run_units, tiny, tokens}
 use model_core::Error as CoreError;
 use model_core::budget::Unlimited;
 use model_core::fixtures::TinyLlama;
-use model_core::gguf::GgmlType;
+use model_core::gguf::{Array, File, GgmlType, Value};
 use model_core::kernels::Kernel;
-use model_core::model::Model;
+use model_core::model::{self, LoadOptions, Model};
 use model_core::reference::Reference;
 use model_core::sample::{Sampling, log_probability};
 use model_core::session::{Error, FinishReason, Session, SessionOptions, SessionRecord, Step};
@@ -271,9 +271,9 @@ fn text_ends_before_a_stop_string_that_spans_tokens() {
 #[test]
 fn an_end_token_ends_unless_ignored() {
     let model = load(&TinyLlama::default().build());
-    // Every token an end token: whatever is sampled first ends the session.
     let end = model.tokenizer.end_of_generation().to_vec();
     assert!(!end.is_empty());
+    // Hot enough that an end token comes sooner or later.
     let hot = Sampling { temperature: 100.0, top_k: 0, top_p: 1.0, min_p: 0.0, ..Sampling::default() };
     let run = |seed, ignore_eos| {
         let options = SessionOptions { ignore_eos, ..audited(60, Sampling { seed, ..hot }) };
@@ -346,4 +346,45 @@ fn hostile_record_bytes_are_errors_never_panics() {
     }
     let longer = [bytes.as_slice(), &[0]].concat();
     assert!(SessionRecord::from_bytes(&longer).is_err());
+}
+
+#[test]
+fn a_damaged_model_gives_the_same_error_however_often_it_is_asked() {
+    let file = TinyLlama { ty: GgmlType::F32, ..TinyLlama::default() }.build();
+    let at = File::read(&file).unwrap().tensor("blk.1.ffn_down.weight").unwrap().offset as usize;
+    let mut damaged = file;
+    damaged[at..at + 256].as_chunks_mut::<4>().0.fill(3e38f32.to_le_bytes());
+    let model = load(&damaged);
+    let mut session = session(&model, 5, SessionOptions::default());
+    for _ in 0..3 {
+        let error = session.step(&model, &mut Unlimited).unwrap_err();
+        assert!(matches!(error, CoreError::Model(model::Error::NonFinite { layer: 1, .. })), "{error}");
+        assert_eq!((session.cached_tokens(), session.generated_tokens()), (0, 0));
+    }
+}
+
+#[test]
+fn rows_of_the_embedding_without_a_token_have_no_text() {
+    let file = TinyLlama::default().build();
+    let header = File::read(&file).unwrap();
+    let first = |key: &str, count| {
+        Value::Array(Array::String(header.metadata().strings(key).unwrap().iter().take(count).collect()))
+    };
+    let types = header.metadata().i32s("tokenizer.ggml.token_type").unwrap()[..310].to_vec();
+    let special = ["bos", "eos", "eot", "eom", "unknown"];
+    let mut overrides = special.map(|name| (format!("tokenizer.ggml.{name}_token_id"), Value::U32(0))).to_vec();
+    overrides.extend([
+        ("tokenizer.ggml.tokens".to_owned(), first("tokenizer.ggml.tokens", 310)),
+        ("tokenizer.ggml.merges".to_owned(), first("tokenizer.ggml.merges", 50)),
+        ("tokenizer.ggml.token_type".to_owned(), Value::Array(Array::I32(types))),
+    ]);
+    let model = Model::load(&file, &LoadOptions { overrides, ..LoadOptions::default() }).unwrap();
+    assert_eq!((model.tokenizer.vocab_size(), model.config.vocab), (310, 320));
+    let hot = Sampling { temperature: 100.0, top_k: 0, top_p: 1.0, min_p: 0.0, ..Sampling::default() };
+    let mut session = Session::new(&model, vec![0, 1], audited(100, hot)).unwrap();
+    let pieces = finish(&mut session, &model);
+    // The last piece may show what was held back.
+    let pieces = session.generated().iter().zip(&pieces[..99]);
+    let silent: Vec<_> = pieces.filter(|&(&id, _)| id >= 310).collect();
+    assert!(!silent.is_empty() && silent.iter().all(|(_, piece)| piece.is_empty()), "{silent:?}");
 }

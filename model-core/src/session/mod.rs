@@ -4,6 +4,33 @@
 //! There is one way to compute: tokens that are not in the cache yet are fed in batches, and after the last one a token is
 //! sampled and joins the queue. Prompts, generation, appended turns and the rebuilding of a lost cache are all this same
 //! loop, and as results depend neither on batches nor on interruptions, they are the same bits.
+//!
+//! ```
+//! # #[cfg(feature = "fixtures")]
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use model_core::budget::CountDown;
+//! use model_core::fixtures::TinyLlama;
+//! use model_core::model::{LoadOptions, Model};
+//! use model_core::prompt;
+//! use model_core::session::{Session, SessionOptions, SessionRecord, Step};
+//!
+//! let model = Model::load(&TinyLlama::default().build(), &LoadOptions::default())?;
+//! let tokens = prompt::text(&model.tokenizer, "Once upon a time")?;
+//! let options = SessionOptions { max_tokens: 8, ..SessionOptions::default() };
+//! let mut session = Session::new(&model, tokens, options)?;
+//! // A call may be as short as one layer of one batch, and a session may be stored between any two calls.
+//! for _ in 0..10 {
+//!     session.step(&model, &mut CountDown::new(1))?;
+//! }
+//! let stored = session.record().to_bytes();
+//! let mut session = Session::restore(&model, SessionRecord::from_bytes(&stored)?)?;
+//! while !matches!(session.step(&model, &mut CountDown::new(100))?, Step::Finished(_)) {}
+//! println!("{}", session.text());
+//! # Ok(())
+//! # }
+//! # #[cfg(not(feature = "fixtures"))]
+//! # fn main() {}
+//! ```
 
 mod digest;
 mod error;

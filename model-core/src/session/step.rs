@@ -96,7 +96,11 @@ impl Session {
 
     fn layer(&mut self, model: &Model) -> Result<Option<Step>, Error> {
         let work = &mut self.work;
-        if !work.forward.layer(model, &mut work.cache)? {
+        // A layer that fails leaves the batch half changed; whoever tries again begins it anew.
+        work.phase = Phase::Batch;
+        let last = work.forward.layer(model, &mut work.cache)?;
+        if !last {
+            work.phase = Phase::Layers;
             return Ok(None);
         }
         let done = work.cache.len() + work.forward.tokens();
@@ -106,7 +110,6 @@ impl Session {
             work.phase = Phase::Head;
             return Ok(None);
         }
-        work.phase = Phase::Batch;
         Ok(Some(Step::Prefill { done, total }))
     }
 
@@ -121,7 +124,8 @@ impl Session {
             return Ok(None);
         }
         let id = self.sampler.sample(&mut work.logits, &self.tokens);
-        let bytes = model.tokenizer.token_bytes(id)?;
+        // An embedding may have more rows than there are tokens; those have no text.
+        let bytes = model.tokenizer.token_bytes(id).unwrap_or_default();
         if self.options.audit {
             self.digests.push(digest(&work.logits));
         }
