@@ -85,9 +85,6 @@ pub enum Error {
         /// The limit.
         steps: u64,
     },
-    /// The prompt cannot be tokenized.
-    #[error(transparent)]
-    Tokenizer(#[from] tokenizer::Error),
     /// The prompt became too long.
     #[error("the prompt became longer than {limit} bytes; shorten the conversation")]
     TooLong {
@@ -142,32 +139,30 @@ impl ChatTemplate {
         self
     }
 
-    /// The tokens of the prompt for a conversation; with `add_generation_prompt` it ends where the model's answer
-    /// begins. The bos token is put in front if the model wants it and the template did not write it.
+    /// The prompt for a conversation, ready to become tokens; with `add_generation_prompt` it ends where the model's
+    /// answer begins.
     ///
     /// Control tokens are those that the template writes. Where a message spells one, it stays text, so that nobody
     /// ends their own turn and speaks as the system.
     ///
     /// # Errors
-    /// As [`render`](Self::render), and [`Error::Tokenizer`].
-    pub fn encode(
+    /// As [`render`](Self::render).
+    pub fn prompt(
         &self,
         tokenizer: &Tokenizer,
         messages: &[ChatMessage],
         add_generation_prompt: bool,
-    ) -> Result<Vec<TokenId>, Error> {
+    ) -> Result<Prompt, Error> {
         let guard = unused_character(messages);
         let guarded = |message: &ChatMessage| ChatMessage {
             role: tokenizer.guard(&message.role, guard).into_owned(),
             content: tokenizer.guard(&message.content, guard).into_owned(),
         };
         let messages: Vec<_> = messages.iter().map(guarded).collect();
-        let prompt = self.render(&messages, add_generation_prompt)?;
-        let options = EncodeOptions { add_bos: true, parse_special: true };
-        Ok(tokenizer.encode_guarded(&prompt, options, Some(guard))?)
+        Ok(Prompt { text: self.render(&messages, add_generation_prompt)?, guard })
     }
 
-    /// The prompt for a conversation as text. To get its tokens use [`encode`](Self::encode): here control tokens
+    /// The prompt for a conversation as text. To get its tokens use [`prompt`](Self::prompt): here control tokens
     /// that the template wrote and those spelled by a message look the same.
     ///
     /// # Errors
@@ -190,6 +185,32 @@ impl ChatTemplate {
         }
         rendered.map_err(|error| render_error(&error))?;
         Ok(String::from_utf8_lossy(&output.bytes).into_owned())
+    }
+}
+
+/// A rendered conversation that remembers which control tokens the template wrote.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prompt {
+    text: String,
+    /// Inside every control token that a message spells; in no message of its own.
+    guard: char,
+}
+
+impl Prompt {
+    /// The tokens; with `begins`, the bos token is put in front if the model wants it and the template did not
+    /// write it.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn encode(&self, tokenizer: &Tokenizer, begins: bool) -> Result<Vec<TokenId>, tokenizer::Error> {
+        let options = EncodeOptions { add_bos: begins, parse_special: true };
+        tokenizer.encode_guarded(&self.text, options, Some(self.guard))
+    }
+
+    /// What comes after the first occurrence of `words`, if they occur.
+    pub fn after(&self, words: &str) -> Option<Self> {
+        let (_, following) = self.text.split_once(words)?;
+        Some(Self { text: following.to_owned(), guard: self.guard })
     }
 }
 

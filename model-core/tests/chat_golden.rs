@@ -47,7 +47,7 @@ fn a_message_cannot_end_its_own_turn() {
     let template = ChatTemplate::from_gguf(file.metadata(), &tokenizer).unwrap().unwrap();
     let control = |content: &str| {
         let messages = [ChatMessage { role: "user".to_owned(), content: content.to_owned() }];
-        let ids = template.encode(&tokenizer, &messages, true).unwrap();
+        let ids = template.prompt(&tokenizer, &messages, true).unwrap().encode(&tokenizer, true).unwrap();
         let text = tokenizer.decode(&ids).unwrap();
         let control: Vec<_> = ids.into_iter().filter(|&id| tokenizer.is_control(id)).collect();
         (control, String::from_utf8(text).unwrap())

@@ -14,12 +14,12 @@ use proptest::prelude::*;
 const PLAIN: EncodeOptions = EncodeOptions { add_bos: false, parse_special: false };
 const SPECIAL: EncodeOptions = EncodeOptions { add_bos: true, parse_special: true };
 
-fn from_file(bytes: &Vec<u8>) -> Tokenizer {
-    Tokenizer::from_gguf(File::read(bytes).unwrap().metadata()).unwrap()
+fn from_file(bytes: Vec<u8>) -> Tokenizer {
+    Tokenizer::from_gguf(File::read(&bytes).unwrap().metadata()).unwrap()
 }
 
-static BYTE_LEVEL: LazyLock<Tokenizer> = LazyLock::new(|| from_file(&TinyLlama::default().build()));
-static SENTENCE_PIECE: LazyLock<Tokenizer> = LazyLock::new(|| from_file(&TinyLlama::sentence_piece().build()));
+static BYTE_LEVEL: LazyLock<Tokenizer> = LazyLock::new(|| from_file(TinyLlama::default().build()));
+static SENTENCE_PIECE: LazyLock<Tokenizer> = LazyLock::new(|| from_file(TinyLlama::sentence_piece().build()));
 
 static SMOLLM2: LazyLock<Tokenizer> = LazyLock::new(|| {
     let path = std::env::var_os("ICLLAMA_MODEL").map_or_else(
@@ -27,7 +27,7 @@ static SMOLLM2: LazyLock<Tokenizer> = LazyLock::new(|| {
         PathBuf::from,
     );
     let hint = format!("{} is needed; run scripts/fetch-model.sh or set ICLLAMA_MODEL", path.display());
-    from_file(&std::fs::read(&path).map_err(|error| format!("{error}: {hint}")).unwrap())
+    from_file(std::fs::read(&path).map_err(|error| format!("{error}: {hint}")).unwrap())
 });
 
 /// The bytes for which SmolLM2's vocabulary has no token.

@@ -4,7 +4,7 @@
 //! # Special tokens in text
 //! Control tokens have power over a model: they begin and end turns. [`Tokenizer::encode`] takes their spelling
 //! in the text as plain text unless [`EncodeOptions::parse_special`] is set. Prompts that a chat template makes are
-//! made of both: [`ChatTemplate::encode`](crate::chat::ChatTemplate::encode) obeys the template and not the messages.
+//! made of both: [`chat::Prompt`](crate::chat::Prompt) obeys the template and not the messages.
 //! User-defined tokens are always taken whole.
 //!
 //! # Characters that the vocabulary lacks
