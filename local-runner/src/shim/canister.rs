@@ -9,6 +9,7 @@ use super::call_context::{OpenCalls, Origin};
 use super::config::Config;
 use super::engine::{CanisterModule, Engine, Linker, LoadError, Prepared, WasmState};
 use super::execution::{Effects, Execution};
+use super::history::{Author, Change, Entry, History};
 use super::log::{CanisterLog, LogRecord};
 use super::module::{MethodKind, ModuleInfo};
 use super::reject::{Reject, error_code};
@@ -151,6 +152,7 @@ pub struct Canister {
     pub(super) log: CanisterLog,
     pub(super) chunks: BTreeMap<[u8; 32], Vec<u8>>,
     pub(super) calls: OpenCalls,
+    pub(super) history: History,
     /// The low-memory hook ran and the heap has not shrunk below the threshold since.
     pub(super) low_memory_reported: bool,
 }
@@ -172,6 +174,7 @@ impl Canister {
             log,
             chunks: BTreeMap::new(),
             calls: OpenCalls::default(),
+            history: History::default(),
             low_memory_reported: false,
         }
     }
@@ -240,6 +243,16 @@ impl Canister {
     pub fn candid_service(&self) -> Option<String> {
         let section = self.code.as_ref()?.info().metadata.get("candid:service")?;
         Some(String::from_utf8_lossy(&section.bytes).into_owned())
+    }
+
+    /// What was changed about the canister.
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// Notes a change that has just been made.
+    pub(super) fn record(&mut self, time_ns: u64, author: Author, change: Change) {
+        self.history.push(Entry { time_ns, version: self.version, author, change });
     }
 
     /// Memory that storage is paid for, in bytes.

@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::call_context::Origin;
 use super::canister::{Canister, Settings};
+use super::history::{Author, Change};
 use super::queue::Request;
 use super::reject::{Reject, error_code};
 use super::replica::Replica;
@@ -55,6 +56,13 @@ struct Call<'a> {
     from_canister: bool,
     /// Cycles of the call that are left to return.
     cycles: u128,
+}
+
+impl Call<'_> {
+    /// Who is noted as the author of changes.
+    fn author(&self) -> Author {
+        if self.from_canister { Author::Canister(self.caller) } else { Author::User(self.caller) }
+    }
 }
 
 type Reply = Result<Vec<u8>, Reject>;
@@ -108,7 +116,10 @@ impl Replica {
             "clear_chunk_store" => self.clear_chunks(call),
             "stored_chunks" => self.stored_chunks(call),
             "canister_status" => self.canister_status(call),
-            "uninstall_code" => self.may_control(call).map(|id| self.uninstall(id)).and_then(encode_unit),
+            "canister_info" => self.canister_info(call),
+            "uninstall_code" => {
+                self.may_control(call).map(|id| self.uninstall(id, call.author())).and_then(encode_unit)
+            }
             "start_canister" => self.may_control(call).map(|id| self.start_canister(id)).and_then(encode_unit),
             "delete_canister" => self.may_control(call).and_then(|id| self.delete_canister(id)).and_then(encode_unit),
             "raw_rand" => self.raw_rand(),
@@ -170,7 +181,7 @@ impl Replica {
         };
         let settings = self.initial_settings(call.caller, arg.and_then(|arg| arg.settings))?;
         call.cycles = 0;
-        let canister_id = self.add_canister(settings, balance);
+        let canister_id = self.add_canister(settings, balance, call.author());
         encode((CanisterArg { canister_id },))
     }
 
@@ -179,8 +190,8 @@ impl Replica {
         let balance = arg.amount.as_ref().map(to_u128).transpose()?.unwrap_or(self.world.config.initial_cycles);
         let settings = self.initial_settings(call.caller, arg.settings)?;
         let canister_id = match arg.specified_id {
-            None => self.add_canister(settings, balance),
-            Some(id) => self.add_canister_with_id(id, settings, balance)?,
+            None => self.add_canister(settings, balance, call.author()),
+            Some(id) => self.add_canister_with_id(id, settings, balance, call.author())?,
         };
         encode((CanisterArg { canister_id },))
     }
@@ -204,13 +215,18 @@ impl Replica {
 
     fn update_settings(&mut self, call: &Call<'_>) -> Reply {
         let (arg,) = decode::<(UpdateSettingsArg,)>(call)?;
+        let time_ns = self.world.time_ns;
         let canister = self.managed_mut(arg.canister_id)?;
         canister.check_controller(call.caller)?;
         let mut settings = canister.settings.clone();
         settings::change(&mut settings, arg.settings)?;
         canister.log.set_capacity(settings.log_memory_limit);
-        canister.settings = settings;
         canister.version += 1;
+        if settings.controllers != canister.settings.controllers {
+            let controllers = settings.controllers.iter().copied().collect();
+            canister.record(time_ns, call.author(), Change::Controllers { controllers });
+        }
+        canister.settings = settings;
         encode(())
     }
 

@@ -10,7 +10,8 @@
 //! - [`limits`], [`mode`], [`cycles`], [`reject`], [`stable`], [`log`]: ceilings, kinds of execution, prices, failures,
 //!   stable memory and logs, each for itself;
 //! - [`execution`] and `ic0`: one execution as the system API sees it, and the system API;
-//! - [`call_context`], [`canister`], [`message`]: open calls, one canister, one message;
+//! - [`call_context`], [`history`], [`canister`], [`message`]: open calls and changes of one canister, the canister,
+//!   one message;
 //! - [`replica`] and the management canister: the queue, the clock and everything between canisters;
 //! - [`candid_text`]: arguments and replies as text, for people.
 //!
@@ -25,6 +26,7 @@ pub mod cycles;
 pub mod engine;
 pub mod execution;
 pub mod heap;
+pub mod history;
 mod ic0;
 pub mod limits;
 pub mod log;

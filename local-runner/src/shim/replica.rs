@@ -3,7 +3,6 @@
 //! Everything happens in [`Replica::step`], one message at a time in the order of the queue, so that equal calls give
 //! equal results.
 
-use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -15,6 +14,7 @@ use super::config::Config;
 use super::cycles::Usage;
 use super::engine::{Engine, Linker, LoadError};
 use super::execution::Execution;
+use super::history::{Author, Change};
 use super::ic0;
 use super::message::World;
 use super::mode::Mode;
@@ -107,20 +107,28 @@ impl Replica {
 
     /// Creates an empty canister with the configured balance.
     pub fn create_canister(&mut self, controllers: impl IntoIterator<Item = Principal>) -> Principal {
-        let settings = Settings::new(controllers.into_iter().collect(), &self.world.config);
-        self.add_canister(settings, self.world.config.initial_cycles)
+        let controllers: BTreeSet<_> = controllers.into_iter().collect();
+        let author = Author::User(controllers.first().copied().unwrap_or(Principal::anonymous()));
+        let settings = Settings::new(controllers, &self.world.config);
+        self.add_canister(settings, self.world.config.initial_cycles, author)
     }
 
     /// Creates an empty canister with the next free id.
-    pub(super) fn add_canister(&mut self, settings: Settings, balance: u128) -> Principal {
+    pub(super) fn add_canister(&mut self, settings: Settings, balance: u128, author: Author) -> Principal {
         loop {
             let id = canister_id(self.next_canister);
             self.next_canister += 1;
-            if let Entry::Vacant(free) = self.canisters.entry(id) {
-                free.insert(Canister::new(id, settings, balance));
+            if !self.canisters.contains_key(&id) {
+                self.insert(Canister::new(id, settings, balance), author);
                 return id;
             }
         }
+    }
+
+    fn insert(&mut self, mut canister: Canister, author: Author) {
+        let controllers = canister.settings.controllers.iter().copied().collect();
+        canister.record(self.world.time_ns, author, Change::Created { controllers });
+        self.canisters.insert(canister.id, canister);
     }
 
     /// Creates an empty canister with an id that its creator chose.
@@ -129,12 +137,13 @@ impl Replica {
         id: Principal,
         settings: Settings,
         balance: u128,
+        author: Author,
     ) -> Result<Principal, Reject> {
-        let Entry::Vacant(free) = self.canisters.entry(id) else {
+        if self.canisters.contains_key(&id) {
             let text = format!("Canister {id} already exists");
             return Err(Reject::new(error_code::CANISTER_ID_ALREADY_EXISTS, text));
-        };
-        free.insert(Canister::new(id, settings, balance));
+        }
+        self.insert(Canister::new(id, settings, balance), author);
         Ok(id)
     }
 

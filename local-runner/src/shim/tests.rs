@@ -6,7 +6,7 @@ use super::{CallReport, Config, InstallMode, Reject, RejectCode, Replica};
 
 mod calls;
 mod cycles;
-
+mod management;
 mod memory;
 mod messages;
 mod queries;

@@ -33,7 +33,7 @@ fn install_mode(mode: CodeMode) -> Result<InstallMode, Reject> {
 impl Replica {
     pub(super) fn install_from_call(&mut self, call: &Call<'_>) -> Reply {
         let (arg,) = decode::<(InstallArg,)>(call)?;
-        self.install_code(arg.canister_id, install_mode(arg.mode)?, &arg.wasm_module, &arg.arg, call.caller)?;
+        self.install_code(arg.canister_id, install_mode(arg.mode)?, &arg.wasm_module, &arg.arg, call.author())?;
         encode(())
     }
 
@@ -56,7 +56,7 @@ impl Replica {
                 hex(&arg.wasm_module_hash)
             )));
         }
-        self.install_code(arg.target_canister, install_mode(arg.mode)?, &module, &arg.arg, call.caller)?;
+        self.install_code(arg.target_canister, install_mode(arg.mode)?, &module, &arg.arg, call.author())?;
         encode(())
     }
 

@@ -1,10 +1,15 @@
-//! `canister_status`.
+//! `canister_status` and `canister_info`.
 
 use serde_bytes::ByteBuf;
 
 use super::super::canister::{Canister, Status};
-use super::super::replica::Replica;
-use super::types::{CanisterArg, MemoryMetrics, QueryStats, StatusName, StatusResult};
+use super::super::history::{Author, Change, Entry};
+use super::super::reject::{Reject, error_code};
+use super::super::replica::{InstallMode, Replica};
+use super::types::{
+    self, CanisterArg, ChangeDetails, ChangeOrigin, DeployMode, InfoArg, InfoResult, MemoryMetrics, QueryStats,
+    StatusName, StatusResult,
+};
 use super::{Call, Reply, decode, encode, settings};
 
 impl Replica {
@@ -20,6 +25,53 @@ impl Replica {
             canister.settings.compute_allocation,
         );
         encode((status(canister, idle_day),))
+    }
+}
+
+impl Replica {
+    /// Answers any canister.
+    pub(super) fn canister_info(&mut self, call: &Call<'_>) -> Reply {
+        let (InfoArg { canister_id, num_requested_changes },) = decode(call)?;
+        if !call.from_canister {
+            let text = "canister_info can only be called by canisters";
+            return Err(Reject::new(error_code::CANISTER_METHOD_NOT_PROVIDED, text));
+        }
+        let canister = self.managed(canister_id)?;
+        let changes = canister.history().newest(num_requested_changes.unwrap_or(0));
+        encode((InfoResult {
+            total_num_changes: canister.history().total(),
+            recent_changes: changes.map(change).collect(),
+            module_hash: canister.module_hash().map(ByteBuf::from),
+            controllers: canister.settings().controllers.iter().copied().collect(),
+        },))
+    }
+}
+
+fn change(entry: &Entry) -> types::Change {
+    types::Change {
+        timestamp_nanos: entry.time_ns,
+        canister_version: entry.version,
+        origin: match entry.author {
+            Author::User(user_id) => ChangeOrigin::FromUser { user_id },
+            Author::Canister(canister_id) => ChangeOrigin::FromCanister { canister_id, canister_version: None },
+        },
+        details: match &entry.change {
+            Change::Created { controllers } => {
+                ChangeDetails::Creation { controllers: controllers.clone(), environment_variables_hash: None }
+            }
+            Change::Installed { mode, module_hash } => ChangeDetails::CodeDeployment {
+                mode: match mode {
+                    InstallMode::Install => DeployMode::Install,
+                    InstallMode::Reinstall => DeployMode::Reinstall,
+                    InstallMode::Upgrade { .. } => DeployMode::Upgrade,
+                },
+                module_hash: ByteBuf::from(*module_hash),
+            },
+            Change::Uninstalled => ChangeDetails::CodeUninstall,
+            Change::Controllers { controllers } => {
+                ChangeDetails::ControllersChange { controllers: controllers.clone() }
+            }
+        },
     }
 }
 

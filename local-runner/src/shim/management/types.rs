@@ -178,6 +178,58 @@ pub(super) struct StatusResult {
 }
 
 #[derive(CandidType, Deserialize, Debug)]
+pub(super) struct InfoArg {
+    pub(super) canister_id: Principal,
+    pub(super) num_requested_changes: Option<u64>,
+}
+
+#[derive(CandidType, Deserialize, Debug)]
+pub(super) enum ChangeOrigin {
+    #[serde(rename = "from_user")]
+    FromUser { user_id: Principal },
+    #[serde(rename = "from_canister")]
+    FromCanister { canister_id: Principal, canister_version: Option<u64> },
+}
+
+#[derive(CandidType, Deserialize, Debug)]
+pub(super) enum DeployMode {
+    #[serde(rename = "install")]
+    Install,
+    #[serde(rename = "reinstall")]
+    Reinstall,
+    #[serde(rename = "upgrade")]
+    Upgrade,
+}
+
+#[derive(CandidType, Deserialize, Debug)]
+pub(super) enum ChangeDetails {
+    #[serde(rename = "creation")]
+    Creation { controllers: Vec<Principal>, environment_variables_hash: Option<ByteBuf> },
+    #[serde(rename = "code_uninstall")]
+    CodeUninstall,
+    #[serde(rename = "code_deployment")]
+    CodeDeployment { mode: DeployMode, module_hash: ByteBuf },
+    #[serde(rename = "controllers_change")]
+    ControllersChange { controllers: Vec<Principal> },
+}
+
+#[derive(CandidType, Deserialize, Debug)]
+pub(super) struct Change {
+    pub(super) timestamp_nanos: u64,
+    pub(super) canister_version: u64,
+    pub(super) origin: ChangeOrigin,
+    pub(super) details: ChangeDetails,
+}
+
+#[derive(CandidType, Deserialize, Debug)]
+pub(super) struct InfoResult {
+    pub(super) total_num_changes: u64,
+    pub(super) recent_changes: Vec<Change>,
+    pub(super) module_hash: Option<ByteBuf>,
+    pub(super) controllers: Vec<Principal>,
+}
+
+#[derive(CandidType, Deserialize, Debug)]
 pub(super) struct LogRecord {
     pub(super) idx: u64,
     pub(super) timestamp_nanos: u64,

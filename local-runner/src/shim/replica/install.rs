@@ -6,6 +6,7 @@ use super::super::canister::{Canister, Code};
 use super::super::cycles::Usage;
 use super::super::engine::Entry;
 use super::super::execution::Input;
+use super::super::history::{Author, Change};
 use super::super::message::{Job, Outcome, World};
 use super::super::mode::Mode;
 use super::super::reject::{Reject, error_code};
@@ -80,7 +81,7 @@ impl Replica {
         sender: Principal,
     ) -> CallReport {
         self.begin_report();
-        let result = self.install_code(canister, mode, module, arg, sender);
+        let result = self.install_code(canister, mode, module, arg, Author::User(sender));
         self.finish_report(result.map(|()| Vec::new()), Usage::default())
     }
 
@@ -91,8 +92,9 @@ impl Replica {
         mode: InstallMode,
         module: &[u8],
         arg: &[u8],
-        sender: Principal,
+        author: Author,
     ) -> Result<(), Reject> {
+        let sender = author.principal();
         let world = self.world.clone();
         let canister = self.canisters.get_mut(&id).ok_or_else(|| Reject::not_found(id))?;
         canister.check_controller(sender)?;
@@ -101,6 +103,7 @@ impl Replica {
             let text = format!("Canister's Wasm module is not valid: {error}");
             Reject::from_canister(id, error_code::CANISTER_INVALID_WASM, &text)
         })?;
+        let module_hash = code.hash;
         let compile = code.module.compile_cost();
         let limit = world.config.limits.instructions.install;
         let left =
@@ -115,7 +118,9 @@ impl Replica {
         let usage = Usage { instructions: limit - left, executions: 1, ..Usage::default() };
         canister.charge(&world, &usage);
         self.reports.extend(reports);
-        result.map_err(|trap| Reject::from_trap(id, &trap))
+        result.map_err(|trap| Reject::from_trap(id, &trap))?;
+        canister.record(world.time_ns, author, Change::Installed { mode, module_hash });
+        Ok(())
     }
 }
 

@@ -4,6 +4,7 @@ use candid::Principal;
 
 use super::super::call_context::Origin;
 use super::super::canister::{Canister, Status, StopRequest};
+use super::super::history::{Author, Change};
 use super::super::queue::{Message, Response};
 use super::super::reject::{Reject, error_code};
 use super::super::stable::StableMemory;
@@ -97,7 +98,8 @@ impl Replica {
     }
 
     /// Removes module, memories, log and open calls; unanswered calls are rejected.
-    pub(crate) fn uninstall(&mut self, id: Principal) {
+    pub(crate) fn uninstall(&mut self, id: Principal, author: Author) {
+        let time_ns = self.world.time_ns;
         let Some(canister) = self.canisters.get_mut(&id) else { return };
         canister.code = None;
         canister.stable = StableMemory::default();
@@ -106,6 +108,7 @@ impl Replica {
         canister.timer_ns = 0;
         canister.log.clear();
         canister.version += 1;
+        canister.record(time_ns, author, Change::Uninstalled);
         for context in canister.calls.abandon() {
             let reject = Reject::by_canister("Canister has been uninstalled");
             self.respond(context.origin, Err(reject), context.cycles_available);
