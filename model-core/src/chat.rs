@@ -6,6 +6,8 @@
 //! and mappings have the Python methods that templates use. As there, `tools` and `documents` are none.
 //!
 //! A template comes from a file and is not trusted: the steps it takes, its recursion and its output are limited.
+//! The memory of strings it builds on the way is not: the engine has no such limit, so that one which doubles a string
+//! again and again can exhaust the memory of the process (in a canister, of the message).
 
 mod python;
 

@@ -106,10 +106,16 @@ impl Tokenizer {
         guard: Option<char>,
     ) -> Result<Vec<TokenId>, Error> {
         let mut ids = Vec::with_capacity(text.len() / 3 + 2);
-        if let Engine::Json(engine) = &self.engine {
-            engine.encode(text, options.parse_special, guard, &mut ids)?;
-        } else {
-            self.encode_fragments(text, options.parse_special, guard, &mut ids)?;
+        let vocabulary = &self.vocabulary;
+        let (parse, out) = (options.parse_special, &mut ids);
+        match &self.engine {
+            Engine::Json(engine) => engine.encode(text, parse, guard, out)?,
+            Engine::ByteLevel(bpe) => {
+                self.encode_fragments(text, parse, guard, out, |text, _, out| bpe.encode(vocabulary, text, out))?;
+            }
+            Engine::SentencePiece(pieces) => self.encode_fragments(text, parse, guard, out, |text, begins, out| {
+                pieces.encode(vocabulary, text, begins, out)
+            })?,
         }
         if options.add_bos && self.add_bos && ids.first().copied() != self.bos {
             ids.splice(0..0, self.bos);
@@ -120,31 +126,25 @@ impl Tokenizer {
         Ok(ids)
     }
 
+    /// Cuts special tokens out and gives the text between them to `encode`, with whether it begins the text or follows
+    /// a special token.
     fn encode_fragments(
         &self,
         text: &str,
         parse_special: bool,
         guard: Option<char>,
         ids: &mut Vec<TokenId>,
+        encode: impl Fn(&str, bool, &mut Vec<TokenId>) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let mut begins = true;
         for fragment in self.special.split(&self.vocabulary, text, parse_special) {
             match fragment {
                 Fragment::Token(id) => ids.push(id),
-                Fragment::Text(text) => self.encode_text(&without(text, guard), begins, ids)?,
+                Fragment::Text(text) => encode(&without(text, guard), begins, ids)?,
             }
             begins = matches!(fragment, Fragment::Token(_));
         }
         Ok(())
-    }
-
-    /// Text without special tokens; a tokenizer.json finds its own.
-    fn encode_text(&self, text: &str, begins: bool, ids: &mut Vec<TokenId>) -> Result<(), Error> {
-        match &self.engine {
-            Engine::ByteLevel(bpe) => bpe.encode(&self.vocabulary, text, ids),
-            Engine::SentencePiece(pieces) => pieces.encode(&self.vocabulary, text, begins, ids),
-            Engine::Json(engine) => engine.encode(text, false, None, ids),
-        }
     }
 
     /// Text in which `guard` keeps apart the spelling of control tokens, for
