@@ -2,6 +2,7 @@
 
 mod backend;
 mod commands;
+mod interface;
 mod model_file;
 mod options;
 mod output;
@@ -37,6 +38,7 @@ enum Command {
     Perplexity(commands::perplexity::Args),
     Parity(commands::parity::Args),
     Bench(commands::bench::Args),
+    Shim(commands::shim::Args),
 }
 
 fn main() -> ExitCode {
@@ -61,6 +63,7 @@ fn dispatch(command: Command, output: Output) -> Result<()> {
         Command::Perplexity(args) => args.exec(output),
         Command::Parity(args) => args.exec(output),
         Command::Bench(args) => args.exec(output),
+        Command::Shim(args) => args.exec(output),
     }
 }
 

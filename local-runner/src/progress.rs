@@ -42,14 +42,6 @@ impl Progress {
     pub fn set_total(&self, total: u64) {
         self.bar.set_length(total);
     }
-
-    /// Clears the bar and prints `line` on stderr, for a person only.
-    pub fn done(self, line: &str) {
-        self.bar.finish_and_clear();
-        if stderr_is_terminal() {
-            crate::output::note(line);
-        }
-    }
 }
 
 impl Drop for Progress {

@@ -1,5 +1,7 @@
 //! The real `icllama` command: what it prints, in text and JSON, and how it fails.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
+
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
@@ -320,6 +322,8 @@ fn failures_say_what_is_wrong_and_what_to_do() {
     assert!(failure(&["run", &model, "-p", "x", "--top-p", "7"]).contains("top_p"));
     assert!(failure(&["run", &model, "-p", "x", "--max-instructions", "5"]).contains("--backend shim"));
     assert!(failure(&["run", &model, "-p", "x", "--backend", "shim", "--threads", "2"]).contains("--backend native"));
+    let absent = failure(&["run", &model, "-p", "x", "--backend", "shim", "--wasm", "/absent.wasm"]);
+    assert!(absent.contains("scripts/build-canister.sh"), "{absent}");
     let overridden = failure(&["run", &model, "-p", "x", "--override-kv", "llama.block_count=int:9"]);
     assert!(overridden.contains("blk.2"), "{overridden}");
 }

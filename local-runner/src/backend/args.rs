@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 
-use super::Backend;
 use super::native::NativeBackend;
+use super::shim::ShimBackend;
+use super::{Backend, Input};
 use crate::options::{ModelArgs, NativeArgs};
 use crate::output::Output;
 
@@ -21,6 +22,39 @@ pub enum BackendKind {
     Native,
     /// In the canister's wasm, metered as on the Internet Computer.
     Shim,
+}
+
+/// How a prompt becomes input.
+#[derive(Debug, Clone, Args)]
+pub struct ModeArgs {
+    /// Treat the prompt as a chat message [default: if the model has a chat template].
+    #[arg(long, conflicts_with = "raw")]
+    pub chat: bool,
+    /// Continue the prompt as plain text.
+    #[arg(long)]
+    pub raw: bool,
+    /// System message of the chat; empty for none but the template's own.
+    #[arg(long, value_name = "TEXT", conflicts_with = "raw")]
+    pub system: Option<String>,
+}
+
+impl ModeArgs {
+    /// The system message, if there is one.
+    pub fn system(&self) -> Option<&str> {
+        self.system.as_deref().filter(|text| !text.is_empty())
+    }
+
+    /// What the model is given for `text`.
+    ///
+    /// # Errors
+    /// If a chat is asked for and the model has no template.
+    pub fn input(&self, text: &str, has_chat_template: bool) -> Result<Input> {
+        if (self.chat || self.system.is_some()) && !has_chat_template {
+            bail!("the model has no chat template; use --raw to continue the prompt as plain text");
+        }
+        let is_chat = has_chat_template && !self.raw;
+        Ok(if is_chat { Input::turn(self.system(), text) } else { Input::Text(text.to_owned()) })
+    }
 }
 
 /// The backend and its options.
@@ -75,7 +109,7 @@ impl BackendArgs {
         self.check(model)?;
         Ok(match self.backend {
             BackendKind::Native => Box::new(NativeBackend::load(model, &self.native)?),
-            BackendKind::Shim => bail!("the canister cannot be run yet"),
+            BackendKind::Shim => Box::new(ShimBackend::install(model, &self.shim, output)?),
         })
     }
 }

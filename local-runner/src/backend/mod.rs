@@ -1,10 +1,12 @@
 //! One conversation with a model, wherever it runs. The commands talk to [`Backend`] only.
 
 mod args;
+mod client;
 mod cost;
 pub mod native;
+pub mod shim;
 
-pub use args::{BackendArgs, BackendKind, ShimArgs};
+pub use args::{BackendArgs, BackendKind, ModeArgs, ShimArgs};
 pub use cost::{CallCost, Cost, Phase, UPDATE_LIMIT, cost_table};
 
 use std::time::Duration;
@@ -27,9 +29,11 @@ pub enum Input {
 }
 
 impl Input {
-    /// A conversation that begins with this message of the user.
-    pub fn user(text: &str) -> Self {
-        Self::Messages(vec![ChatMessage { role: "user".to_owned(), content: text.to_owned() }])
+    /// A message of the user, after a system message if there is one.
+    pub fn turn(system: Option<&str>, text: &str) -> Self {
+        let message = |role: &str, content: &str| ChatMessage { role: role.to_owned(), content: content.to_owned() };
+        let system = system.map(|content| message("system", content));
+        Self::Messages(system.into_iter().chain([message("user", text)]).collect())
     }
 }
 

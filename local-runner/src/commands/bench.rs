@@ -8,6 +8,7 @@ use model_core::session::SessionOptions;
 use serde::Serialize;
 
 use crate::backend::native::NativeBackend;
+use crate::backend::shim::ShimBackend;
 use crate::backend::{Backend, BackendArgs, BackendKind, Cost, Generation, Input, Phase, UPDATE_LIMIT, cost_table};
 use crate::options::ModelArgs;
 use crate::output::{Output, byte_size, grouped, short};
@@ -51,13 +52,30 @@ struct Spread {
     deviation: f64,
 }
 
+#[derive(Debug, Serialize)]
+struct ShimReport<'a> {
+    backend: &'static str,
+    prompt_tokens: usize,
+    generate_tokens: usize,
+    weights_per_token: u64,
+    packed_bytes: u64,
+    instructions_per_prompt_token: u64,
+    instructions_per_generated_token: u64,
+    instructions_per_weight: f64,
+    page_instructions_per_call: u64,
+    tokens_per_full_call: u64,
+    full_call_instructions: u64,
+    cycles_per_generated_token: u128,
+    phases: &'a [Phase],
+}
+
 impl Args {
     /// Runs the command.
     pub fn exec(self, output: Output) -> Result<()> {
         self.backend.check(&self.model)?;
         match self.backend.backend {
             BackendKind::Native => self.native(output),
-            BackendKind::Shim => anyhow::bail!("the canister cannot be run yet"),
+            BackendKind::Shim => self.shim(output),
         }
     }
 
@@ -97,6 +115,34 @@ impl Args {
         };
         output.document(&report, |out| report.write(out))
     }
+
+    fn shim(&self, output: Output) -> Result<()> {
+        let mut backend = ShimBackend::install(&self.model, &self.backend.shim, output)?;
+        let model = backend.model_info()?;
+        let generation = measure(&mut backend, &self.prompt(model.vocab_size as usize), &self.options())?;
+        let phase = |name| backend.phases().iter().find(|phase| phase.name == name).map_or(Cost::default(), |p| p.cost);
+        let (prompt, generate) = (phase("prompt"), phase("generate"));
+        let tokens = generate.generated_tokens.max(1) as u64;
+        let per_token = generate.instructions / tokens;
+        let page_instructions_per_call = generate.page_instructions / generate.calls.max(1);
+        let computing = (generate.instructions - generate.page_instructions) / tokens;
+        let report = ShimReport {
+            backend: "shim",
+            prompt_tokens: prompt.prompt_tokens,
+            generate_tokens: generation.tokens.len(),
+            weights_per_token: model.weights_per_token,
+            packed_bytes: model.packed_bytes,
+            instructions_per_prompt_token: prompt.instructions / prompt.prompt_tokens.max(1) as u64,
+            instructions_per_generated_token: per_token,
+            instructions_per_weight: per_token as f64 / model.weights_per_token.max(1) as f64,
+            page_instructions_per_call,
+            tokens_per_full_call: UPDATE_LIMIT.saturating_sub(page_instructions_per_call) / computing.max(1),
+            full_call_instructions: UPDATE_LIMIT,
+            cycles_per_generated_token: generate.cycles / u128::from(tokens),
+            phases: backend.phases(),
+        };
+        output.document(&report, |out| report.write(out))
+    }
 }
 
 fn measure(backend: &mut dyn Backend, prompt: &Input, options: &SessionOptions) -> Result<Generation> {
@@ -117,6 +163,26 @@ impl NativeReport {
             short(self.weights_per_token.into()),
             short(products as u128)
         )
+    }
+}
+
+impl ShimReport<'_> {
+    fn write(&self, out: &mut dyn Write) -> io::Result<()> {
+        writeln!(out, "{}\n", cost_table(self.phases))?;
+        writeln!(
+            out,
+            "{} weights multiplied per token: {:.3} instructions per weight and generated token, pages included",
+            grouped(self.weights_per_token.into()),
+            self.instructions_per_weight
+        )?;
+        writeln!(
+            out,
+            "{} tokens fit a call of {} instructions, of which {} are charged for pages",
+            self.tokens_per_full_call,
+            short(self.full_call_instructions.into()),
+            short(self.page_instructions_per_call.into())
+        )?;
+        writeln!(out, "{} cycles per generated token", grouped(self.cycles_per_generated_token))
     }
 }
 

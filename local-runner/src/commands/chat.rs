@@ -3,18 +3,11 @@
 use std::io::{self, BufRead};
 
 use anyhow::{Context, Result, bail};
-use model_core::chat::ChatMessage;
 use model_core::session::{FinishReason, SessionOptions};
 
 use super::run;
 use crate::backend::{Backend, Input};
 use crate::output::{self, Output};
-
-/// The conversation's first message, if there is a system text.
-pub fn system_message(system: Option<&str>) -> Vec<ChatMessage> {
-    let message = |content: &str| ChatMessage { role: "system".to_owned(), content: content.to_owned() };
-    system.filter(|text| !text.is_empty()).map(message).into_iter().collect()
-}
 
 /// Talks until the end of the input.
 pub fn converse(
@@ -36,9 +29,7 @@ pub fn converse(
         if line.trim().is_empty() {
             continue;
         }
-        let mut messages = if started { Vec::new() } else { system_message(system) };
-        messages.push(ChatMessage { role: "user".to_owned(), content: line });
-        let input = Input::Messages(messages);
+        let input = Input::turn(if started { None } else { system }, &line);
         if started {
             backend.append(&input, options.max_tokens)?;
         } else {

@@ -7,4 +7,5 @@ pub mod logits;
 pub mod parity;
 pub mod perplexity;
 pub mod run;
+pub mod shim;
 pub mod tokenize;

@@ -10,7 +10,8 @@ use serde::Serialize;
 
 use super::run::finish_name;
 use crate::backend::native::NativeBackend;
-use crate::backend::{Backend, Cost, Input, ShimArgs, millis};
+use crate::backend::shim::{Plan, ShimBackend};
+use crate::backend::{Backend, Cost, ModeArgs, ShimArgs, millis};
 use crate::options::{ModelArgs, SamplingArgs, TextArgs};
 use crate::output::{Output, grouped, short};
 use crate::progress::Progress;
@@ -28,12 +29,11 @@ pub struct Args {
     model: ModelArgs,
     #[command(flatten)]
     text: TextArgs,
-    /// Tokens to generate.
+    /// Tokens to generate; end-of-generation tokens are passed over.
     #[arg(short, long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
     n_predict: u32,
-    /// Treat the prompt as a chat message.
-    #[arg(long)]
-    chat: bool,
+    #[command(flatten)]
+    mode: ModeArgs,
     /// Run the native paths only.
     #[arg(long)]
     native_only: bool,
@@ -88,7 +88,7 @@ impl Args {
         let mut reporter = Reporter { output, reference: None, runs: Vec::new() };
         self.native_runs(&text, &mut reporter)?;
         if !self.native_only {
-            bail!("the canister cannot be run yet; use --native-only");
+            self.canister_runs(&text, &mut reporter)?;
         }
         reporter.verdict()
     }
@@ -97,16 +97,10 @@ impl Args {
         SessionOptions {
             max_tokens: self.n_predict,
             sampling: self.sampling.sampling_or_greedy(),
+            ignore_eos: true,
             audit: true,
             ..SessionOptions::default()
         }
-    }
-
-    fn input(&self, text: &str, has_template: bool) -> Result<Input> {
-        if self.chat && !has_template {
-            bail!("the model has no chat template; leave --chat out");
-        }
-        Ok(if self.chat { Input::user(text) } else { Input::Text(text.to_owned()) })
     }
 
     /// The first run is the reference: scalar code, one thread.
@@ -124,6 +118,21 @@ impl Args {
         self.one("native, prompt token by token".to_owned(), &mut backend, text, &options, reporter)
     }
 
+    fn canister_runs(&self, text: &str, reporter: &mut Reporter) -> Result<()> {
+        let mut backend = ShimBackend::install(&self.model, &self.shim, reporter.output)?;
+        let normal = backend.plan().clone();
+        self.one("canister, normal budgets".to_owned(), &mut backend, text, &self.options(), reporter)?;
+        backend.set_plan(Plan { max_instructions: TINY_BUDGETS.to_vec(), ..normal.clone() });
+        self.one("canister, tiny budgets".to_owned(), &mut backend, text, &self.options(), reporter)?;
+        let half = (self.n_predict / 2).max(1);
+        backend.set_plan(Plan { tokens_per_call: Some(half), upgrade_at: Some(half as usize), ..normal });
+        self.one("canister, upgraded half-way".to_owned(), &mut backend, text, &self.options(), reporter)?;
+        if backend.upgrades() == 0 {
+            bail!("the answer ended before the upgrade could take place; ask for more tokens with another prompt");
+        }
+        Ok(())
+    }
+
     fn one(
         &self,
         label: String,
@@ -135,7 +144,7 @@ impl Args {
         let progress = Progress::count(&label, self.n_predict.into(), "tokens");
         let mut done = 0;
         let start = Instant::now();
-        backend.start(&self.input(text, backend.has_chat_template())?, options)?;
+        backend.start(&self.mode.input(text, backend.has_chat_template())?, options)?;
         let generation = backend.generate(&mut |event| {
             done += event.generated();
             progress.set(done as u64);
@@ -288,7 +297,8 @@ mod tests {
 
     #[test]
     fn every_kind_of_difference_is_found_and_located() {
-        let cases: [(fn(&mut Run), &str); 8] = [
+        type Case = (fn(&mut Run), &'static str);
+        let cases: [Case; 8] = [
             (|run| run.prompt.push(9), "prompts' tokens differ from index 2"),
             (|run| run.digests[1] = 0, "logits of generated token 1"),
             (|run| run.tokens[1] = 0, "generated token 1 is another one"),

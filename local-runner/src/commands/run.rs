@@ -2,12 +2,11 @@
 
 use anyhow::{Result, bail};
 use model_core::TokenId;
-use model_core::chat::ChatMessage;
 use model_core::session::{FinishReason, SessionOptions};
 use serde::Serialize;
 
 use super::chat;
-use crate::backend::{self, Backend, BackendArgs, CallCost, Event, Generation, Input, Phase, Timings};
+use crate::backend::{self, Backend, BackendArgs, CallCost, Event, Generation, ModeArgs, Phase, Timings};
 use crate::options::{ModelArgs, SamplingArgs, TextArgs};
 use crate::output::{self, Output};
 
@@ -21,15 +20,8 @@ pub struct Args {
     /// Generate at most N tokens (per answer).
     #[arg(short, long, value_name = "N", default_value_t = 256)]
     n_predict: u32,
-    /// Treat the prompt as a chat message [default: if the model has a chat template].
-    #[arg(long, conflicts_with = "raw")]
-    chat: bool,
-    /// Continue the prompt as plain text.
-    #[arg(long)]
-    raw: bool,
-    /// System message of the chat; empty for none.
-    #[arg(long, value_name = "TEXT", conflicts_with = "raw")]
-    system: Option<String>,
+    #[command(flatten)]
+    mode: ModeArgs,
     /// End before this string. Repeatable.
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
@@ -98,13 +90,13 @@ impl Args {
         if prompt.is_none() && output.is_json() {
             bail!("--json needs a prompt; use -p TEXT, -f FILE or pipe it in");
         }
-        if prompt.is_none() && self.raw {
+        if prompt.is_none() && self.mode.raw {
             bail!("--raw needs a prompt; use -p TEXT, -f FILE or pipe it in");
         }
         let mut backend = self.backend.open(&self.model, output)?;
         match prompt {
             Some(text) => self.answer(backend.as_mut(), text, output),
-            None => chat::converse(backend.as_mut(), self.system.as_deref(), &self.options(), output),
+            None => chat::converse(backend.as_mut(), self.mode.system(), &self.options(), output),
         }
     }
 
@@ -118,21 +110,8 @@ impl Args {
         }
     }
 
-    fn input(&self, text: String, has_template: bool) -> Result<Input> {
-        let chat = self.chat || self.system.is_some();
-        if chat && !has_template {
-            bail!("the model has no chat template; use --raw to continue the prompt as plain text");
-        }
-        if self.raw || !has_template {
-            return Ok(Input::Text(text));
-        }
-        let mut messages = chat::system_message(self.system.as_deref());
-        messages.push(ChatMessage { role: "user".to_owned(), content: text });
-        Ok(Input::Messages(messages))
-    }
-
     fn answer(&self, backend: &mut dyn Backend, text: String, output: Output) -> Result<()> {
-        let input = self.input(text, backend.has_chat_template())?;
+        let input = self.mode.input(&text, backend.has_chat_template())?;
         backend.start(&input, &self.options())?;
         let generation = backend.generate(&mut |event| show(&event, self.stream, output))?;
         let report = report(backend, &generation);
