@@ -1,6 +1,8 @@
 //! What the service needs from the platform, as a trait with the Internet Computer behind it; tests put
 //! a fake there. Besides the attributes in `lib.rs` the only user of `ic_cdk`.
 
+use std::time::Duration;
+
 use candid::Principal;
 
 /// The platform, as seen during one message.
@@ -17,6 +19,8 @@ pub trait Env {
     fn heap_bytes(&self) -> u64;
     /// Asks for a call of [`crate::service::Service::background`] in a message of its own, soon.
     fn wake_soon(&self);
+    /// Asks for a call of [`crate::service::Service::watchdog`] after `delay_ns`.
+    fn watch_after(&self, delay_ns: u64);
     /// Writes a line to the canister's log.
     fn log(&self, line: &str);
 }
@@ -25,7 +29,9 @@ pub trait Env {
 #[derive(Debug, Clone, Copy)]
 pub struct IcEnv {
     /// What a timer started by [`Env::wake_soon`] runs.
-    pub on_timer: fn(),
+    pub on_wake: fn(),
+    /// What a timer started by [`Env::watch_after`] runs.
+    pub on_watch: fn(),
 }
 
 impl Env for IcEnv {
@@ -50,8 +56,13 @@ impl Env for IcEnv {
     }
 
     fn wake_soon(&self) {
-        let on_timer = self.on_timer;
-        ic_cdk_timers::set_timer(std::time::Duration::ZERO, async move { on_timer() });
+        let on_wake = self.on_wake;
+        ic_cdk_timers::set_timer(Duration::ZERO, async move { on_wake() });
+    }
+
+    fn watch_after(&self, delay_ns: u64) {
+        let on_watch = self.on_watch;
+        ic_cdk_timers::set_timer(Duration::from_nanos(delay_ns), async move { on_watch() });
     }
 
     fn log(&self, line: &str) {

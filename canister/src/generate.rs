@@ -15,11 +15,18 @@ use crate::memory::Memories;
 use crate::session_head::Head;
 use crate::session_store::SessionStore;
 
+/// A session that was advanced this recently is taken to be advanced again.
+const IN_USE_NS: u64 = 60_000_000_000;
+
 /// A session in the heap. It is the same as its record, plus the cache.
 struct Live {
     session: Session,
     /// Tick of the last use.
     used: u64,
+    /// Bytes its cache can come to take; 0 if the session has not been computed with, or is finished.
+    reserved_bytes: u64,
+    /// Time of the last use.
+    used_ns: u64,
 }
 
 /// A session that the canister advances by itself.
@@ -132,8 +139,24 @@ impl<M: Memory> Sessions<M> {
         let text = session.full_text().get(text_from..).unwrap_or_default().to_owned();
         let tokens = session.tokens().get(tokens_from..).unwrap_or_default().to_vec();
         let head = self.save(id, head, limits.now_ns);
+        self.reserve(id, &head, &serving.model, limits.now_ns);
         self.evict(id, limits.cache_bytes);
         worked.map(|()| Advanced { head, text, text_from: text_from as u64, tokens })
+    }
+
+    /// Checks that a cache of `bytes` fits the heap beside those of sessions that are in use. Otherwise sessions
+    /// whose prompts take several calls would drop each other's caches for ever, and none would get through.
+    ///
+    /// # Errors
+    /// [`Error::HeapBusy`].
+    pub fn check_heap(&self, id: u64, bytes: u64, cache_bytes: u64, now_ns: u64) -> Result<(), Error> {
+        let in_use = |live: &&Live| now_ns < live.used_ns.saturating_add(IN_USE_NS);
+        let others = self.live.iter().filter(|(other, _)| **other != id).map(|(_, live)| live).filter(in_use);
+        let reserved: u64 = others.map(|live| live.reserved_bytes).sum();
+        if reserved == 0 || reserved.saturating_add(bytes) <= cache_bytes {
+            return Ok(());
+        }
+        Err(Error::HeapBusy { cache_heap_bytes: cache_bytes, reserved_bytes: reserved, needed_bytes: bytes })
     }
 
     /// Goes on with a finished session after `tokens`.
@@ -234,7 +257,7 @@ impl<M: Memory> Sessions<M> {
 
     fn insert_live(&mut self, id: u64, session: Session) -> &mut Session {
         self.tick += 1;
-        let live = Live { session, used: self.tick };
+        let live = Live { session, used: self.tick, reserved_bytes: 0, used_ns: 0 };
         // Not `insert`, which would return what was there before.
         let entry = self.live.entry(id).insert_entry(live);
         &mut entry.into_mut().session
@@ -250,6 +273,14 @@ impl<M: Memory> Sessions<M> {
             None => Session::restore(&serving.model, self.store.record(id)?)?,
         };
         Ok(self.insert_live(id, session))
+    }
+
+    fn reserve(&mut self, id: u64, head: &Head, model: &Model, now_ns: u64) {
+        let finished = head.finish.is_some();
+        if let Some(live) = self.live.get_mut(&id) {
+            live.reserved_bytes = if finished { 0 } else { model.cache_bytes(head.cache_positions as usize) };
+            live.used_ns = now_ns;
+        }
     }
 
     fn save(&mut self, id: u64, head: Head, now_ns: u64) -> Head {

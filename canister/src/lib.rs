@@ -47,7 +47,7 @@ static CANDID: [u8; include_bytes!("../canister.did").len()] = *include_bytes!("
 
 /// Opens the service; a memory or settings that cannot be used refuse the installation or upgrade.
 fn open(arg: Option<InitArg>) {
-    let env = IcEnv { on_timer: || with_mut(IcService::background) };
+    let env = IcEnv { on_wake: || with_mut(IcService::background), on_watch: || with_mut(IcService::watchdog) };
     let service =
         IcService::open(DefaultMemoryImpl::default(), env, arg).unwrap_or_else(|error| trap(error.to_string()));
     SERVICE.set(Some(service));

@@ -142,6 +142,19 @@ impl<M: Memory + Clone> Models<M> {
         })
     }
 
+    /// Ends loading as if the file had been found unusable.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`].
+    pub fn give_up(&mut self, directory: &mut DirectoryCell<M>, reason: String) -> Result<(), Error> {
+        self.loading = None;
+        let Some(target) = self.target(directory.get()).cloned() else { return Ok(()) };
+        match self.reject(directory, target, reason) {
+            Error::ModelRejected { .. } => Ok(()),
+            error => Err(error),
+        }
+    }
+
     /// Tries the current file again although it failed.
     pub fn retry(&mut self) {
         self.failed = None;

@@ -17,8 +17,11 @@ use crate::load::Models;
 use crate::memory::{CONFIG, CandidCell, DIRECTORY, HEADER, Header, LAYOUT_VERSION, Memories};
 use crate::upload::Uploader;
 
-/// A timer that has not fired for this long is taken for lost, and set again.
+/// A timer that has not done its work for this long is taken for lost: its message trapped, which undid
+/// everything it did and left no trace.
 const TIMER_LOST_NS: u64 = 60_000_000_000;
+/// Work that was lost this often in a row is given up.
+const MAX_LOST: u32 = 3;
 
 /// Everything the canister is.
 pub struct Service<M: Memory, E: Env> {
@@ -32,6 +35,9 @@ pub struct Service<M: Memory, E: Env> {
     models: Models<M>,
     sessions: Sessions<M>,
     timer_set_ns: Option<u64>,
+    watched: bool,
+    /// Timers lost since the last that did its work.
+    lost: u32,
 }
 
 /// What goes on by itself, most urgent first.
@@ -63,6 +69,8 @@ impl<M: Memory + Clone, E: Env> Service<M, E> {
             models: Models::open(&memories),
             sessions: Sessions::open(&memories)?,
             timer_set_ns: None,
+            watched: false,
+            lost: 0,
         };
         if let Some(update) = arg.and_then(|arg| arg.config) {
             service.store_config(&update)?;
@@ -109,23 +117,53 @@ impl<M: Memory + Clone, E: Env> Service<M, E> {
 
     /// Does one message's worth of what goes on by itself: verifying, loading, running sessions.
     pub fn background(&mut self) {
-        self.timer_set_ns = None;
         match self.pending() {
             Some(Work::Verify) => self.verify_in_background(),
             Some(Work::Load) => self.load_in_background(),
             Some(Work::Run) => self.run_in_background(),
             None => {}
         }
+        (self.timer_set_ns, self.lost) = (None, 0);
         self.schedule();
+    }
+
+    /// Finds out that background work traps, and ends it after some attempts, so that it cannot block the rest
+    /// for ever. The only cause known is a heap that may not grow far enough.
+    pub fn watchdog(&mut self) {
+        self.watched = false;
+        if self.timer_set_ns.is_some_and(|at| at.saturating_add(TIMER_LOST_NS) <= self.env.time_ns()) {
+            (self.timer_set_ns, self.lost) = (None, self.lost + 1);
+            if self.lost >= MAX_LOST {
+                self.lost = 0;
+                self.give_up();
+            }
+        }
+        self.schedule();
+    }
+
+    fn give_up(&mut self) {
+        let reason = format!("the canister trapped {MAX_LOST} times at this; raise its memory limit and try again");
+        let ended = match self.pending() {
+            Some(Work::Verify) => self.uploader.withdraw_commit(&mut self.directory),
+            Some(Work::Load) => self.models.give_up(&mut self.directory, reason.clone()),
+            Some(Work::Run) => self.stop_session_in_turn(reason.clone()),
+            None => Ok(()),
+        };
+        self.env.log(&format!("background work was given up: {reason} {ended:?}"));
     }
 
     /// Sets a timer if there is something to do in the background. Called after every update.
     pub fn schedule(&mut self) {
-        let now = self.env.time_ns();
-        let set = self.timer_set_ns.is_some_and(|at| now < at.saturating_add(TIMER_LOST_NS));
-        if self.pending().is_some() && !set {
-            self.timer_set_ns = Some(now);
+        if self.pending().is_none() {
+            return;
+        }
+        if self.timer_set_ns.is_none() {
+            self.timer_set_ns = Some(self.env.time_ns());
             self.env.wake_soon();
+        }
+        if !self.watched {
+            self.watched = true;
+            self.env.watch_after(TIMER_LOST_NS);
         }
     }
 

@@ -26,6 +26,7 @@ struct State {
     /// Each look at the counter costs this much, so that budgets run out without real work being counted.
     per_look: Cell<u64>,
     timers: Cell<u32>,
+    watches: Cell<u32>,
     log: RefCell<Vec<String>>,
 }
 
@@ -38,6 +39,7 @@ impl Default for State {
             instructions: Cell::new(0),
             per_look: Cell::new(0),
             timers: Cell::new(0),
+            watches: Cell::new(0),
             log: RefCell::default(),
         }
     }
@@ -75,6 +77,11 @@ impl FakeEnv {
         self.0.timers.take()
     }
 
+    /// Watchdog timers set and not yet taken; takes them.
+    pub fn take_watches(&self) -> u32 {
+        self.0.watches.take()
+    }
+
     pub fn log_lines(&self) -> Vec<String> {
         self.0.log.borrow().clone()
     }
@@ -104,6 +111,10 @@ impl Env for FakeEnv {
 
     fn wake_soon(&self) {
         self.0.timers.set(self.0.timers.get() + 1);
+    }
+
+    fn watch_after(&self, _: u64) {
+        self.0.watches.set(self.0.watches.get() + 1);
     }
 
     fn log(&self, line: &str) {
@@ -153,6 +164,7 @@ impl Canister {
     pub fn upgrade(&mut self) {
         self.env.next_message();
         self.env.take_timers();
+        self.env.take_watches();
         self.service = Service::open(self.memory.clone(), self.env.clone(), None).unwrap();
     }
 
@@ -174,6 +186,14 @@ impl Canister {
             self.service.background();
         }
         due
+    }
+
+    /// Loses the timer that is set, as a trap in its message does, and lets the watchdog find out.
+    pub fn lose_timer(&mut self) {
+        assert_eq!(self.env.take_timers(), 1);
+        self.env.advance_ns(60_000_000_000);
+        assert_eq!(self.env.take_watches(), 1);
+        self.call(Principal::management_canister(), Service::watchdog);
     }
 
     /// Runs timers until none is set.

@@ -205,6 +205,15 @@ impl<M: Memory> Uploader<M> {
         done
     }
 
+    /// Lets the upload wait for another commit.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`].
+    pub fn withdraw_commit(&mut self, directory: &mut DirectoryCell<M>) -> Result<(), Error> {
+        self.hashing = None;
+        directory.change(|directory| set_state(directory, false, false))
+    }
+
     /// Gives the upload up; its slot is free again.
     ///
     /// # Errors

@@ -45,23 +45,23 @@ pub struct Config {
 /// Changes the fields that are present and leaves the others. Only controllers may change `operators`.
 #[derive(CandidType, Serialize, Deserialize, Debug, Clone, Default, PartialEq, Eq)]
 pub struct ConfigUpdate {
-    /// See [`Config::generate_access`].
+    /// Who may generate.
     pub generate_access: Option<GenerateAccess>,
-    /// See [`Config::operators`].
+    /// Who may upload, load and configure besides the controllers.
     pub operators: Option<Vec<Principal>>,
-    /// See [`Config::users`].
+    /// Who may generate under `AllowList`.
     pub users: Option<Vec<Principal>>,
-    /// See [`Config::max_instructions`].
+    /// Instructions at which a call stops computing; at most 38e9.
     pub max_instructions: Option<u64>,
-    /// See [`Config::cache_heap_bytes`].
+    /// Heap bytes for caches; 1 MiB to 3 GiB.
     pub cache_heap_bytes: Option<u64>,
-    /// See [`Config::max_sessions`].
+    /// Sessions in all; at most 100,000.
     pub max_sessions: Option<u32>,
-    /// See [`Config::max_sessions_per_principal`].
+    /// Sessions of one principal; at most 100,000.
     pub max_sessions_per_principal: Option<u32>,
-    /// See [`Config::max_input_bytes`].
+    /// Bytes of text in one input; at most 2 MiB.
     pub max_input_bytes: Option<u32>,
-    /// See [`Config::max_session_tokens`].
+    /// Tokens of one session; at most 1,048,576.
     pub max_session_tokens: Option<u32>,
 }
 

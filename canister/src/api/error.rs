@@ -121,6 +121,19 @@ pub enum Error {
         /// The session.
         session_id: u64,
     },
+    /// The caches of sessions that were advanced in the last minute leave no room in the heap. Nothing is lost.
+    #[error(
+        "the caches of sessions in use reserve {reserved_bytes} of {cache_heap_bytes} bytes, this one needs \
+         {needed_bytes}; try again in a minute, or let the canister take turns with session_run"
+    )]
+    HeapBusy {
+        /// The setting.
+        cache_heap_bytes: u64,
+        /// What sessions in use can come to take.
+        reserved_bytes: u64,
+        /// What this session can come to take.
+        needed_bytes: u64,
+    },
     /// Stable memory could not grow.
     #[error(
         "stable memory cannot grow by {needed_bytes} bytes; raise the canister's memory allowance or top up cycles"

@@ -49,6 +49,7 @@ impl<M: Memory + Clone, E: Env> Service<M, E> {
         let Advanced { head, text, text_from, tokens } = if head.finish.is_some() {
             Advanced { text: String::new(), text_from: head.text_bytes, tokens: Vec::new(), head }
         } else {
+            self.check_heap(arg.session_id, &head)?;
             self.advance(arg.session_id, head, arg.max_instructions, arg.max_tokens)?
         };
         let status = self.status_of(arg.session_id, &head);
@@ -122,6 +123,15 @@ impl<M: Memory + Clone, E: Env> Service<M, E> {
         }
     }
 
+    /// Takes the session whose turn it is off the running ones.
+    pub(super) fn stop_session_in_turn(&mut self, reason: String) -> Result<(), Error> {
+        let Some(serving) = self.models.serving() else { return Ok(()) };
+        if let Some((id, head)) = self.sessions.next_turn(&serving.model, self.config.cache_heap_bytes)? {
+            self.sessions.rest(id, head, Some(Error::Model { stage: "run".into(), message: reason }));
+        }
+        Ok(())
+    }
+
     fn run_turn(&mut self, id: u64, head: Head) {
         match self.advance(id, head.clone(), None, None) {
             Ok(Advanced { head, .. }) if head.finish.is_some() => self.sessions.rest(id, head, None),
@@ -184,6 +194,13 @@ impl<M: Memory + Clone, E: Env> Service<M, E> {
             }
         };
         check_limit("max_input_bytes", self.config.max_input_bytes.into(), bytes as u64)
+    }
+
+    /// Checks that the session's cache fits the heap beside those that are being advanced.
+    fn check_heap(&self, id: u64, head: &Head) -> Result<(), Error> {
+        let serving = self.models.ready(self.directory.get())?;
+        let bytes = serving.model.cache_bytes(head.cache_positions as usize);
+        self.sessions.check_heap(id, bytes, self.config.cache_heap_bytes, self.env.time_ns())
     }
 
     /// Checks that a session of `given` tokens that generates `max_tokens` more is within the limits.

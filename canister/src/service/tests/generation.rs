@@ -147,6 +147,7 @@ fn evicted_caches_are_computed_again_with_the_same_bits() {
     for _ in 0..24 {
         for session in &sessions {
             let arg = SessionAdvanceArg { session_id: *session, max_instructions: None, max_tokens: Some(1) };
+            canister.env.advance_ns(60_000_000_000);
             canister.call(USER, |service| service.session_advance(arg)).unwrap();
             let cached = sessions.iter().filter(|id| output(&mut canister, **id, 0).status.cached_tokens > 0).count();
             assert_eq!(cached, 1, "only the one in use is kept");
@@ -244,6 +245,44 @@ fn a_running_session_whose_model_is_gone_rests_with_the_reason() {
     canister.settle();
     let status = output(&mut canister, session, 0).status;
     assert_eq!((status.running, status.error), (false, Some(Error::ModelChanged)));
+}
+
+#[test]
+fn a_running_session_that_always_traps_rests_and_the_others_go_on() {
+    let mut canister = Canister::serving(&model(1));
+    let sessions: Vec<_> = (0..2).map(|seed| canister.create(USER, text("hello"), options(seed)).unwrap()).collect();
+    for session in &sessions {
+        run(&mut canister, USER, *session);
+    }
+    (0..3).for_each(|_| canister.lose_timer());
+    canister.settle();
+    let [first, second] = [0, 1].map(|index| output(&mut canister, sessions[index], 0).status);
+    assert!(!first.running && matches!(first.error, Some(Error::Model { .. })));
+    assert_eq!((second.running, second.error, second.generated_tokens), (false, None, 24));
+    run(&mut canister, USER, sessions[0]);
+    canister.settle();
+    let status = output(&mut canister, sessions[0], 0).status;
+    assert_eq!((status.error, status.generated_tokens), (None, 24));
+}
+
+#[test]
+fn sessions_in_use_do_not_lose_their_caches_to_others() {
+    let mut canister = Canister::serving(&model(1));
+    let sessions: Vec<_> = (0..2).map(|seed| canister.create(USER, text("hello"), options(seed)).unwrap()).collect();
+    canister.service.config.cache_heap_bytes = 1;
+    let advance = |canister: &mut Canister, session_id| {
+        let arg = SessionAdvanceArg { session_id, max_instructions: None, max_tokens: Some(1) };
+        canister.call(USER, |service| service.session_advance(arg)).map(|progress| progress.tokens.len())
+    };
+    assert_eq!(advance(&mut canister, sessions[0]), Ok(1));
+    let refused = advance(&mut canister, sessions[1]);
+    assert!(matches!(refused, Err(Error::HeapBusy { cache_heap_bytes: 1, .. })), "{refused:?}");
+    assert_eq!(advance(&mut canister, sessions[0]), Ok(1));
+    canister.env.advance_ns(60_000_000_000);
+    assert_eq!(advance(&mut canister, sessions[1]), Ok(1));
+    assert!(advance(&mut canister, sessions[0]).is_err());
+    canister.advance(USER, sessions[1]).unwrap();
+    assert_eq!(advance(&mut canister, sessions[0]), Ok(1), "a finished session reserves nothing");
 }
 
 #[test]

@@ -162,14 +162,37 @@ fn a_first_file_that_is_no_model_is_reported_and_replaced() {
 }
 
 #[test]
-fn a_lost_timer_is_set_again() {
-    let mut canister = Canister::new();
-    canister.upload(&model(1));
-    assert_eq!(canister.env.take_timers(), 1);
-    // The timer's message trapped: nothing happened, and nothing tells the canister.
-    canister.call(USER, |_| ());
-    assert_eq!(canister.env.take_timers(), 0, "it may still fire");
-    canister.env.advance_ns(60_000_000_000);
-    canister.call(USER, |_| ());
-    assert_eq!(canister.env.take_timers(), 1);
+fn a_lost_timer_is_set_again_and_work_that_always_traps_is_given_up() {
+    let (old, new) = (model(1), model(2));
+    let mut canister = Canister::serving(&old);
+    canister.env.set_cost_per_look(9_000_000_000);
+    canister.upload(&new);
+    while serving_hash(&canister).is_some() {
+        canister.tick();
+    }
+    canister.lose_timer();
+    canister.lose_timer();
+    assert!(canister.service.model_status().candidate.is_some());
+    canister.tick();
+    // What was lost before a success does not count.
+    canister.lose_timer();
+    canister.lose_timer();
+    canister.lose_timer();
+    let status = canister.service.model_status();
+    assert_eq!(status.candidate, None);
+    assert!(status.rejected.unwrap().message.contains("memory limit"));
+    canister.settle();
+    assert_eq!(serving_hash(&canister), Some(begin_arg(&old).sha256));
+}
+
+#[test]
+fn a_current_model_that_always_traps_waits_for_a_step_by_hand() {
+    let mut canister = Canister::serving(&model(1));
+    canister.upgrade();
+    (0..3).for_each(|_| canister.lose_timer());
+    assert!(matches!(canister.service.model_status().load, LoadState::Failed { .. }));
+    assert!(!canister.tick(), "nothing goes on by itself");
+    assert!(matches!(canister.create(USER, text("hello"), options(1)), Err(Error::ModelRejected { .. })));
+    assert!(step(&mut canister, None).unwrap().ready);
+    canister.create(USER, text("hello"), options(1)).unwrap();
 }

@@ -187,6 +187,20 @@ fn arguments_out_of_range_are_refused_by_name() {
     assert_eq!(status(&mut canister).unwrap().received_bytes, 0);
 }
 
+#[test]
+fn a_verification_that_always_traps_waits_for_another_commit() {
+    let model = TinyModel::large();
+    let mut canister = Canister::new();
+    canister.env.set_cost_per_look(1);
+    let upload_id = canister.begin(&model);
+    canister.send(upload_id, &model, 0..model.len()).unwrap();
+    let tiny = UploadCommitArg { upload_id, max_instructions: Some(0) };
+    assert!(!canister.call(OPERATOR, |service| service.upload_commit(tiny)).unwrap().done);
+    (0..3).for_each(|_| canister.lose_timer());
+    assert_eq!(status(&mut canister).unwrap().state, UploadState::Receiving);
+    assert!(canister.commit(upload_id).unwrap().done);
+}
+
 /// A file that takes several steps to hash.
 struct TinyModel;
 
