@@ -206,8 +206,8 @@ pub struct Execution {
     pub effects: Effects,
     /// Instructions charged by system calls, pages excluded.
     pub system_instructions: u64,
-    /// Instructions of the largest single system call with its stable pages.
-    pub largest_call_instructions: u64,
+    /// Instructions for the stable pages of the single system call that touched most.
+    pub largest_stable_pages: u64,
 }
 
 /// Most bytes of printed text that a report keeps.

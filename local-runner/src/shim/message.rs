@@ -170,7 +170,8 @@ impl Canister {
             system_instructions: state.system_instructions,
             heap: PageReport::new(accessed, written, options.charges.heap, options.query),
             stable: stable_report(state.stable.touched(), &options.charges, options.query),
-            largest_call_instructions: state.largest_call_instructions,
+            // The engine knows heap pages; stable pages of one call are charged apart from its bytes.
+            largest_operation: ran.largest_operation.saturating_add(state.largest_stable_pages),
             usage: usage(mode, ran.instructions, reply_bytes, &state.effects),
             trap: ran.result.as_ref().err().cloned(),
             printed: std::mem::take(&mut state.printed),
@@ -220,7 +221,7 @@ impl Canister {
             printed: Vec::new(),
             effects: Effects::default(),
             system_instructions: 0,
-            largest_call_instructions: 0,
+            largest_stable_pages: 0,
         }
     }
 

@@ -35,6 +35,29 @@ pub use install::InstallMode;
 const CANISTER_ID_SUFFIX: [u8; 2] = [1, 1];
 
 /// A replica of one subnet.
+///
+/// ```
+/// use candid::Principal;
+/// use local_runner::shim::{Config, InstallMode, Replica};
+///
+/// let wasm = wat::parse_str(
+///     r#"(module
+///         (import "ic0" "msg_reply" (func $reply))
+///         (import "ic0" "msg_reply_data_append" (func $append (param i32 i32)))
+///         (memory (export "memory") 1)
+///         (data (i32.const 0) "hello")
+///         (func (export "canister_query greet") (call $append (i32.const 0) (i32.const 5)) (call $reply)))"#,
+/// )?;
+/// let me = Principal::anonymous();
+/// let mut replica = Replica::new(Config { module_cache: None, ..Config::default() })?;
+/// let canister = replica.create_canister([me]);
+/// assert!(replica.install(canister, InstallMode::Install, &wasm, b"", me).result.is_ok());
+/// let report = replica.query(canister, me, "greet", b"");
+/// assert_eq!(report.result, Ok(b"hello".to_vec()));
+/// // Two calls with their system charges, and a heap page that is read for the reply.
+/// assert_eq!(report.instructions(), 13 + (500 + 50 * 5) + 500 + 16 * 5_000);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Replica {
     pub(super) world: World,
     pub(super) engine: Engine,

@@ -63,10 +63,11 @@ pub struct MessageReport {
     pub heap: PageReport,
     /// Pages of stable memory.
     pub stable: PageReport,
-    /// Instructions of the largest single system call with the stable pages it touched.
+    /// Upper bound for the instructions of the largest operation that cannot be interrupted, pages included.
     ///
-    /// The platform fails a message in which one operation uses more than a slice of 2 billion.
-    pub largest_call_instructions: u64,
+    /// From [`SLICE_INSTRUCTIONS`](super::costs::SLICE_INSTRUCTIONS) on the platform may fail the message, from twice
+    /// that it always does; here it passes.
+    pub largest_operation: u64,
     /// What has a price.
     pub usage: Usage,
     /// Why it was rolled back.

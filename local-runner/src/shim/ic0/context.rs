@@ -19,7 +19,6 @@ pub(super) struct Context<'a> {
     /// Price and name of the function.
     pub(super) function: &'static SystemFunction,
     caller: Caller<'a>,
-    charged: u64,
 }
 
 impl Deref for Context<'_> {
@@ -44,7 +43,7 @@ impl<'a> Context<'a> {
         caller: Caller<'a>,
         bytes: u64,
     ) -> Result<Self, Trap> {
-        let mut context = Self { function, caller, charged: 0 };
+        let mut context = Self { function, caller };
         context.charge(function.cost(bytes))?;
         if !modes.contains(context.mode) {
             let text = format!("\"ic0_{}\" cannot be executed in {} mode", function.name, context.mode);
@@ -56,17 +55,12 @@ impl<'a> Context<'a> {
     /// Charges instructions of the call itself.
     pub(super) fn charge(&mut self, instructions: u64) -> Result<(), Trap> {
         self.system_instructions = self.system_instructions.saturating_add(instructions);
-        self.take(instructions)
+        self.caller.charge(instructions)
     }
 
     /// Charges instructions for stable memory pages.
     pub(super) fn charge_stable_pages(&mut self, instructions: u64) -> Result<(), Trap> {
-        self.take(instructions)
-    }
-
-    fn take(&mut self, instructions: u64) -> Result<(), Trap> {
-        self.charged = self.charged.saturating_add(instructions);
-        self.largest_call_instructions = self.largest_call_instructions.max(self.charged);
+        self.largest_stable_pages = self.largest_stable_pages.max(instructions);
         self.caller.charge(instructions)
     }
 

@@ -99,6 +99,7 @@ fn charges_pages_once_per_message() {
     assert_eq!(read.messages[0].stable.instructions(), 32 * 5_000);
     let write = shim.update("write", &words(&[0, 100, 8]));
     assert_eq!(write.messages[0].stable.instructions(), 16 * 10_000);
+    assert!(write.messages[0].largest_operation >= 16 * 10_000 + 28);
     let query = shim.query("write_query", &words(&[0, 100, 8]));
     assert_eq!(query.messages[0].stable.instructions(), 16 * 5_000, "writes of queries are not charged");
     let empty = shim.update("write", &words(&[0, 100, 0]));
