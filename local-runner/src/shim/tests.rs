@@ -4,6 +4,7 @@ use candid::Principal;
 
 use super::{CallReport, Config, InstallMode, Reject, RejectCode, Replica};
 
+mod api;
 mod calls;
 mod cycles;
 mod management;
