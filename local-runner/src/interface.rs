@@ -2,7 +2,7 @@
 //! either, arguments are encoded as they look and replies are shown with hashes for names.
 
 use anyhow::{Context, Result, bail};
-use candid::types::{Function, Type};
+use candid::types::{Function, Type, TypeInner};
 use candid::{IDLArgs, TypeEnv};
 use candid_parser::utils::{CandidSource, instantiate_candid};
 
@@ -73,10 +73,21 @@ impl Known {
 
 fn encode(text: &str, types: Option<(&TypeEnv, &[Type])>) -> Result<Vec<u8>> {
     let args = candid_parser::parse_idl_args(text).with_context(|| format!("{text} is no candid text"))?;
-    match types {
-        Some((env, types)) => args.to_bytes_with_types(env, types).with_context(|| format!("{text} does not fit")),
-        None => args.to_bytes().with_context(|| format!("{text} cannot be encoded")),
+    let Some((env, types)) = types else {
+        return args.to_bytes().with_context(|| format!("{text} cannot be encoded"));
+    };
+    if args.args.len() > types.len() {
+        bail!("{text} has {} arguments where {} are taken", args.args.len(), types.len());
     }
+    // Arguments at the end that are optional may be left out.
+    let (given, left_out) = types.split_at(args.args.len());
+    let given = if left_out.iter().all(|ty| is_optional(env, ty)) { given } else { types };
+    args.to_bytes_with_types(env, given).with_context(|| format!("{text} does not fit"))
+}
+
+fn is_optional(env: &TypeEnv, ty: &Type) -> bool {
+    let traced = env.trace_type(ty);
+    traced.is_ok_and(|ty| matches!(ty.as_ref(), TypeInner::Opt(_) | TypeInner::Null | TypeInner::Reserved))
 }
 
 #[cfg(test)]
@@ -92,6 +103,14 @@ mod tests {
         let bytes = interface.encode("put", r#"(record { name = "x"; count = opt 3 })"#).unwrap();
         assert_eq!(interface.decode("put", &bytes).unwrap(), r#"(record { name = "x"; count = opt (3 : nat8) })"#);
         assert_eq!(interface.encode_init("(5)").unwrap(), candid::encode_one(5u64).unwrap());
+    }
+
+    #[test]
+    fn optional_arguments_may_be_left_out() {
+        let interface = Interface::parse("type o = opt nat; service : { f : (nat8, o, null) -> () }").unwrap();
+        assert_eq!(interface.encode("f", "(1)").unwrap(), candid::encode_one(1u8).unwrap());
+        assert!(interface.encode("f", "()").is_err());
+        assert!(interface.encode("f", "(1, null, null, 4)").is_err());
     }
 
     #[test]

@@ -1,95 +1,12 @@
-//! The real `icllama` command: what it prints, in text and JSON, and how it fails.
+//! The real `icllama` command on the native backend: what it prints, in text and JSON, and how it fails.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
+mod common;
 
-use std::io::Write;
-use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
+use common::{Tiny, failure, icllama, icllama_with_stdin, ids, json, smollm2, stdout, tiny, usage};
 use model_core::fixtures::TinyLlama;
 use serde_json::Value;
-
-/// A folder with a tiny random model.
-struct Tiny {
-    folder: tempfile::TempDir,
-}
-
-impl Tiny {
-    fn new(model: &TinyLlama) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("tiny.gguf"), model.build()).unwrap();
-        Self { folder }
-    }
-
-    fn path(&self) -> String {
-        self.folder.path().join("tiny.gguf").to_str().unwrap().to_owned()
-    }
-
-    fn file(&self, name: &str, text: &str) -> String {
-        let path = self.folder.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        path.to_str().unwrap().to_owned()
-    }
-}
-
-fn tiny() -> Tiny {
-    Tiny::new(&TinyLlama::default())
-}
-
-fn icllama_with_stdin(args: &[&str], stdin: &str) -> Output {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_icllama"))
-        .args(args)
-        .env_remove("ICLLAMA_WASM")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // A command that needs no stdin may be gone before all is written.
-    let _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
-    child.wait_with_output().unwrap()
-}
-
-fn icllama(args: &[&str]) -> Output {
-    icllama_with_stdin(args, "")
-}
-
-fn stdout(output: &Output) -> String {
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout.clone()).unwrap()
-}
-
-fn json(args: &[&str]) -> Value {
-    serde_json::from_str(&stdout(&icllama(args))).unwrap()
-}
-
-/// The message of a command that has to fail, which prints nothing on stdout.
-fn failure(args: &[&str]) -> String {
-    let output = icllama(args);
-    assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
-    assert!(output.stdout.is_empty(), "{}", String::from_utf8_lossy(&output.stdout));
-    let message = String::from_utf8(output.stderr).unwrap();
-    assert!(message.starts_with("error: "), "{message}");
-    message
-}
-
-/// Exit code 2: the arguments themselves are wrong.
-fn usage(args: &[&str]) -> String {
-    let output = icllama(args);
-    assert_eq!(output.status.code(), Some(2), "{args:?}");
-    String::from_utf8(output.stderr).unwrap()
-}
-
-fn smollm2() -> String {
-    let default = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../models/SmolLM2-135M-Instruct.Q4_1.gguf"));
-    let path = std::env::var_os("ICLLAMA_MODEL").map_or(default, PathBuf::from);
-    assert!(path.is_file(), "{} is absent; fetch it with scripts/fetch-model.sh", path.display());
-    path.to_str().unwrap().to_owned()
-}
-
-fn ids(value: &Value) -> Vec<u64> {
-    value.as_array().unwrap().iter().map(|id| id.as_u64().unwrap()).collect()
-}
 
 #[test]
 fn run_prints_one_json_document_with_everything_in_it() {

@@ -174,7 +174,7 @@ impl InfoArgs {
             file_bytes: file.len(),
             wasm_bytes,
             imports: info.imports.iter().map(|name| format!("ic0.{name}")).collect(),
-            methods: info.methods.iter().map(|(name, kind)| format!("{} {name}", kind.prefix())).collect(),
+            methods: info.methods.iter().map(|(name, kind)| format!("{}{name}", kind.prefix())).collect(),
             entry_points: info.entry_points.into_iter().collect(),
             metadata: info.metadata.into_iter().map(MetadataEntry::from).collect(),
         };
