@@ -2,7 +2,6 @@
 
 mod backend;
 mod commands;
-mod interface;
 mod model_file;
 mod options;
 mod output;

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 use candid::Principal;
+use local_runner::shim::candid_text::Interface;
 use local_runner::shim::module::{self, ModuleInfo};
 use local_runner::shim::{CallReport, Config, InstallMode, Replica};
 use serde::Serialize;
 
-use crate::interface::Interface;
 use crate::options::{read_bytes, read_text};
 use crate::output::{Output, byte_size, grouped, note};
 
@@ -125,7 +125,12 @@ impl CallArgs {
         } else {
             replica.update(canister, self.sender, &self.method, &arg)
         };
-        let logs = replica.canister(canister).map(logs).unwrap_or_default();
+        let mut logs = replica.canister(canister).map(logs).unwrap_or_default();
+        if self.query {
+            // A canister's log keeps nothing of queries.
+            let printed = report.messages.iter().flat_map(|message| &message.printed);
+            logs.extend(printed.map(|line| format!("log: {line}")));
+        }
         let (bytes, report) = reply(&self.method, report).inspect_err(|_| logs.iter().for_each(|line| note(line)))?;
         let document = CallDocument {
             reply: interface.decode(&self.method, &bytes)?,
@@ -146,10 +151,7 @@ impl CallArgs {
         if let Some(path) = &self.did {
             return Interface::parse(&read_text(path)?).with_context(|| format!("in {}", path.display()));
         }
-        let info = module_info(&self.wasm, wasm)?;
-        let Some(section) = info.metadata.get("candid:service") else { return Ok(Interface::default()) };
-        let text = std::str::from_utf8(&section.bytes).context("the module's candid:service is not UTF-8")?;
-        Interface::parse(text).context("in the module's candid:service")
+        Interface::of_module(wasm).with_context(|| format!("in {}", self.wasm.display()))
     }
 }
 

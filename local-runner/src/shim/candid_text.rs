@@ -4,9 +4,9 @@
 //! export leads to, or from a `.did` file. Knows nothing of replicas.
 
 use candid::types::value::IDLArgs;
-use candid::types::{Function, Type};
+use candid::types::{Function, Type, TypeInner};
 use candid::{DecoderConfig, TypeEnv};
-use candid_parser::utils::{CandidSource, instantiate_candid};
+use candid_parser::{IDLProg, check_prog};
 
 use super::module::{ModuleError, decode, validate};
 
@@ -25,6 +25,9 @@ pub enum CandidError {
     /// The interface itself cannot be read.
     #[error("the candid interface cannot be read: {0}; correct it or give none")]
     Interface(String),
+    /// The module that should carry the interface is not one.
+    #[error("this is not a valid canister module: {0}")]
+    Module(#[from] ModuleError),
     /// The interface has no such method.
     #[error("the interface has no method {method}; it has {}", .known.join(", "))]
     NoMethod {
@@ -80,8 +83,16 @@ impl Interface {
     /// # Errors
     /// If it does not parse, or describes no service.
     pub fn parse(did: &str) -> Result<Self, CandidError> {
-        let (init, (env, service)) =
-            instantiate_candid(CandidSource::Text(did)).map_err(|error| CandidError::Interface(error.to_string()))?;
+        let unreadable = |error: candid_parser::Error| CandidError::Interface(error.to_string());
+        let program: IDLProg = did.parse().map_err(unreadable)?;
+        let mut env = TypeEnv::new();
+        let actor = check_prog(&mut env, &program).map_err(unreadable)?;
+        let actor = actor.ok_or_else(|| CandidError::Interface("it describes no service".into()))?;
+        let actor = env.trace_type(&actor).map_err(|error| CandidError::Interface(error.to_string()))?;
+        let (init, service) = match actor.as_ref() {
+            TypeInner::Class(init, service) => (init.clone(), service.clone()),
+            _ => (Vec::new(), actor.clone()),
+        };
         Ok(Self { known: Some(Known { env, init, service }) })
     }
 
@@ -90,9 +101,8 @@ impl Interface {
     /// # Errors
     /// If the module is not valid or its interface cannot be read.
     pub fn of_module(module: &[u8]) -> Result<Self, CandidError> {
-        let unreadable = |error: ModuleError| CandidError::Interface(error.to_string());
-        let wasm = decode(module).map_err(unreadable)?;
-        let valid = validate(&wasm).map_err(unreadable)?;
+        let wasm = decode(module)?;
+        let valid = validate(&wasm)?;
         let text = match valid.info.metadata.get("candid:service") {
             Some(section) => Some(String::from_utf8_lossy(&section.bytes).into_owned()),
             None => exported_text(&wasm),
@@ -159,7 +169,10 @@ fn encode(text: &str, types: Option<(&TypeEnv, &[Type])>) -> Result<Vec<u8>, Can
     let args = candid_parser::parse_idl_args(text)
         .map_err(|error| CandidError::Text { text: text.to_owned(), reason: error.to_string() })?;
     let (encoded, types) = match types {
-        Some((env, types)) => (args.to_bytes_with_types(env, types), types),
+        Some((_, types)) if args.args.len() > types.len() => {
+            (Err(candid::Error::msg(format!("{} values are too many", args.args.len()))), types)
+        }
+        Some((env, types)) => (args.to_bytes_with_types(env, given_types(env, types, args.args.len())), types),
         None => (args.to_bytes(), [].as_slice()),
     };
     encoded.map_err(|error| CandidError::Types {
@@ -167,6 +180,16 @@ fn encode(text: &str, types: Option<(&TypeEnv, &[Type])>) -> Result<Vec<u8>, Can
         types: types.iter().map(ToString::to_string).collect(),
         reason: error.to_string(),
     })
+}
+
+/// The types of the arguments that are given: those at the end may be left out if all of them are optional.
+fn given_types<'a>(env: &TypeEnv, types: &'a [Type], given: usize) -> &'a [Type] {
+    let optional = |ty: &Type| {
+        let traced = env.trace_type(ty);
+        traced.is_ok_and(|ty| matches!(ty.as_ref(), TypeInner::Opt(_) | TypeInner::Null | TypeInner::Reserved))
+    };
+    let (given, left_out) = types.split_at(given.min(types.len()));
+    if left_out.iter().all(optional) { given } else { types }
 }
 
 /// The zero-terminated text at the address that `get_candid_pointer` answers, with all system calls trapping.
@@ -203,6 +226,14 @@ mod tests {
         let bytes = interface.encode("put", r#"(record { name = "x"; count = opt 3 })"#).unwrap();
         assert_eq!(interface.decode("put", &bytes).unwrap(), r#"(record { name = "x"; count = opt (3 : nat8) })"#);
         assert_eq!(interface.encode_init("(5)").unwrap(), candid::encode_one(5u64).unwrap());
+    }
+
+    #[test]
+    fn lets_optional_arguments_at_the_end_be_left_out() {
+        let interface = Interface::parse("type o = opt nat; service : { f : (nat8, o, null) -> () }").unwrap();
+        assert_eq!(interface.encode("f", "(1)").unwrap(), candid::encode_one(1u8).unwrap());
+        assert!(interface.encode("f", "()").is_err());
+        assert!(interface.encode("f", "(1, null, null, 4)").is_err());
     }
 
     #[test]
