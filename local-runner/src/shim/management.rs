@@ -3,8 +3,8 @@
 //! Calls are executed at once when they are delivered; only `stop_canister` may answer later. A method that is not
 //! provided is rejected by name.
 
-use candid::utils::{ArgumentDecoder, ArgumentEncoder};
-use candid::{Nat, Principal};
+use candid::utils::{ArgumentDecoder, ArgumentEncoder, decode_args_with_config};
+use candid::{DecoderConfig, Nat, Principal};
 use serde_bytes::ByteBuf;
 use sha2::{Digest, Sha256};
 
@@ -48,6 +48,11 @@ const NOT_PROVIDED: &[&str] = &[
     "vetkd_public_key",
 ];
 
+/// Work that decoding an argument may cost; a module of 10 MiB stays below.
+const DECODING_QUOTA: usize = 100_000_000;
+/// Work for fields that a method does not know.
+const SKIPPING_QUOTA: usize = 100_000;
+
 /// A call that is being executed.
 struct Call<'a> {
     method: &'a str,
@@ -68,7 +73,9 @@ impl Call<'_> {
 type Reply = Result<Vec<u8>, Reject>;
 
 fn decode<'a, T: ArgumentDecoder<'a>>(call: &Call<'a>) -> Result<T, Reject> {
-    candid::decode_args(call.arg).map_err(|error| {
+    let mut quota = DecoderConfig::new();
+    quota.set_decoding_quota(DECODING_QUOTA).set_skipping_quota(SKIPPING_QUOTA);
+    decode_args_with_config(call.arg, &quota).map_err(|error| {
         let text = format!("Error decoding candid of {}: {error}", call.method);
         Reject::new(error_code::INVALID_MANAGEMENT_PAYLOAD, text)
     })

@@ -244,11 +244,11 @@ impl Canister {
 
     /// Makes permanent what executions since the last commit did to heap, globals and stable memory.
     pub(super) fn commit(&mut self) -> Result<(), Trap> {
-        self.stable.commit();
-        match &mut self.code {
-            Some(code) => code.wasm.commit().map_err(|error| Trap::Shim(error.to_string())),
-            None => Ok(()),
+        if let Some(code) = &mut self.code {
+            code.wasm.commit().map_err(|error| Trap::Shim(error.to_string()))?;
         }
+        self.stable.commit();
+        Ok(())
     }
 
     /// Undoes what executions since the last commit did to heap, globals and stable memory.

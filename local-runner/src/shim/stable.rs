@@ -293,6 +293,8 @@ fn masks(offset: u64, len: u64) -> impl Iterator<Item = (usize, u16)> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn memory(pages: u64) -> StableMemory {
@@ -378,6 +380,60 @@ mod tests {
         let mut memory = memory(1);
         assert_eq!(memory.touch(5000, 0, true), Touch::default());
         assert_eq!(memory.touch(65_536, 0, true), Touch::default());
+    }
+
+    /// What a test does to a memory and to its naive model.
+    #[derive(Debug, Clone)]
+    enum Step {
+        Grow(u64),
+        Write(u64, u8, usize),
+        Begin,
+        Undo,
+        Commit,
+        Rollback,
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            (0..3u64).prop_map(Step::Grow),
+            (0..5 * WASM_PAGE_BYTES, any::<u8>(), 0..2 * PAGE).prop_map(|(at, byte, len)| Step::Write(at, byte, len)),
+            (0..5u64, any::<u8>()).prop_map(|(page, byte)| Step::Write(page * WASM_PAGE_BYTES, byte, PAGE)),
+            Just(Step::Begin),
+            Just(Step::Undo),
+            Just(Step::Commit),
+            Just(Step::Rollback),
+        ];
+        proptest::collection::vec(step, 0..40)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(100))]
+        #[test]
+        fn equals_a_model_that_copies_everything(steps in steps()) {
+            let mut memory = memory(1);
+            memory.begin_message();
+            let (mut now, mut message, mut committed) = (vec![0; PAGE], vec![0; PAGE], vec![0; PAGE]);
+            for step in steps {
+                match step {
+                    Step::Grow(pages) if memory.grow(pages, 5).is_some() => now.resize(now.len() + pages as usize * PAGE, 0),
+                    Step::Grow(_) => prop_assert_eq!(memory.bytes(), now.len() as u64),
+                    Step::Write(at, byte, len) => {
+                        let range = at as usize..at as usize + len;
+                        let fits = range.end <= now.len();
+                        prop_assert_eq!(memory.write(at, &vec![byte; len]).is_ok(), fits);
+                        if fits {
+                            now[range].fill(byte);
+                        }
+                    }
+                    Step::Begin => { memory.begin_message(); message = now.clone(); }
+                    Step::Undo => { memory.undo_message(); now = message.clone(); }
+                    Step::Commit => { memory.commit(); committed = now.clone(); message = now.clone(); }
+                    Step::Rollback => { memory.rollback(); now = committed.clone(); message = now.clone(); }
+                }
+                prop_assert!(bytes(&memory, 0, now.len()) == now);
+                prop_assert_eq!(memory.bytes(), now.len() as u64);
+            }
+        }
     }
 
     #[test]

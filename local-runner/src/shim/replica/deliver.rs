@@ -94,6 +94,9 @@ impl Replica {
         }
         let kept = result.and_then(|()| if mode.discards_changes() { canister.rollback() } else { canister.commit() });
         if let Err(trap) = kept {
+            // A trap is undone already; this is for a state that could not be committed, and there is nothing to do
+            // about a second failure of the system.
+            canister.rollback().ok();
             canister.charge(&self.world, &usage);
             return Some(trap);
         }

@@ -156,6 +156,9 @@ fn says_what_it_does_not_provide() {
     assert_rejected(&report, RejectCode::DestinationInvalid, 302, "has no method 'make_coffee'");
     let report = call(&mut replica, "canister_status", b"junk");
     assert_rejected(&report, RejectCode::CanisterReject, 408, "Error decoding candid of canister_status");
+    // A vector of 2^60 nulls, in a field that the method does not know.
+    let bomb = b"DIDL\x02\x6d\x7f\x6c\x01\x00\x00\x01\x01\x80\x80\x80\x80\x80\x80\x80\x80\x10";
+    assert_eq!(reject(&call(&mut replica, "canister_status", bomb)).error_code, 408);
     let report = call(&mut replica, "create_canister", &Encode!(&Create::default()).unwrap());
     assert_rejected(&report, RejectCode::DestinationInvalid, 302, "only be called by canisters");
 }
@@ -260,7 +263,20 @@ fn installs_from_chunks() {
     let report = install(&mut replica, &Sha256::digest(&wasm));
     assert_rejected(&report, RejectCode::CanisterReject, 408, "is not in the store");
     let large = Upload { canister_id: store, chunk: ByteBuf::from(vec![0; (1 << 20) + 1]) };
-    assert_eq!(reject(&call(&mut replica, "upload_chunk", &Encode!(&large).unwrap())).error_code, 408);
+    let report = call(&mut replica, "upload_chunk", &Encode!(&large).unwrap());
+    assert_rejected(&report, RejectCode::CanisterReject, 408, "a chunk of 1048577 bytes is larger than 1048576");
+}
+
+#[test]
+fn decodes_the_largest_module_that_a_message_can_carry() {
+    let mut config = config();
+    config.limits.messages.ingress_bytes = 10 << 20;
+    let mut replica = Replica::new(config).unwrap();
+    let canister_id = replica.create_canister([user()]);
+    let wasm_module = ByteBuf::from(vec![0; (10 << 20) - 1_000]);
+    let arg = Install { mode: Mode::install, canister_id, wasm_module, arg: ByteBuf::new() };
+    let report = call(&mut replica, "install_code", &Encode!(&arg).unwrap());
+    assert_rejected(&report, RejectCode::CanisterError, 505, "Wasm module is not valid");
 }
 
 #[test]
