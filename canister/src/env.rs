@@ -58,6 +58,9 @@ impl Env for IcEnv {
     fn wake_soon(&self) {
         let on_wake = self.on_wake;
         ic_cdk_timers::set_timer(Duration::ZERO, async move { on_wake() });
+        // The platform drops a timer whose message it cannot run (a canister without cycles). ic_cdk_timers does not
+        // notice and sets no later one, so this one, which is due at once, is set again.
+        ic_cdk::api::global_timer_set(ic_cdk::api::time());
     }
 
     fn watch_after(&self, delay_ns: u64) {

@@ -43,14 +43,22 @@ pub type Region<M> = VirtualMemory<M>;
 /// All virtual memories.
 pub struct Memories<M: Memory> {
     manager: MemoryManager<M>,
+    stable: M,
+}
+
+impl<M: Memory + Clone> Memories<M> {
+    /// Opens the memories, or lays them out in a memory that is empty.
+    pub fn open(memory: M) -> Self {
+        Self { manager: MemoryManager::init_with_bucket_size(memory.clone(), BUCKET_PAGES), stable: memory }
+    }
+
+    /// The memory in which all of them lie.
+    pub fn stable(&self) -> M {
+        self.stable.clone()
+    }
 }
 
 impl<M: Memory> Memories<M> {
-    /// Opens the memories, or lays them out in a memory that is empty.
-    pub fn open(memory: M) -> Self {
-        Self { manager: MemoryManager::init_with_bucket_size(memory, BUCKET_PAGES) }
-    }
-
     /// One of the memories above.
     pub fn region(&self, id: MemoryId) -> Region<M> {
         self.manager.get(id)
@@ -133,13 +141,20 @@ fn decode_header(bytes: &[u8]) -> Result<(u64, u64), Error> {
     Ok((word(8), word(16)))
 }
 
-/// Makes `region` at least `bytes` long.
+/// Makes `region` at least `bytes` long. `stable` is the memory in which all regions lie; it is grown first, because
+/// the memory manager panics where the platform refuses, and takes what is there already.
 ///
 /// # Errors
 /// [`Error::StableMemoryFull`] if the platform refuses.
-pub fn ensure_size<M: Memory>(region: &Region<M>, bytes: u64) -> Result<(), Error> {
-    let missing = bytes.div_ceil(PAGE_BYTES).saturating_sub(region.size());
-    if missing > 0 && region.grow(missing) < 0 {
+pub fn ensure_size<M: Memory>(region: &Region<M>, stable: &M, bytes: u64) -> Result<(), Error> {
+    let pages = bytes.div_ceil(PAGE_BYTES);
+    let missing = pages.saturating_sub(region.size());
+    if missing == 0 {
+        return Ok(());
+    }
+    let bucket = u64::from(BUCKET_PAGES);
+    let more = (pages.div_ceil(bucket) - region.size().div_ceil(bucket)) * bucket;
+    if stable.grow(more) < 0 || region.grow(missing) < 0 {
         return Err(Error::StableMemoryFull { needed_bytes: missing.saturating_mul(PAGE_BYTES) });
     }
     Ok(())
@@ -219,7 +234,7 @@ impl<T: candid::CandidType + serde::de::DeserializeOwned, M: Memory> CandidCell<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ic_stable_structures::VectorMemory;
+    use ic_stable_structures::{RestrictedMemory, VectorMemory};
 
     #[test]
     fn ids_survive_reopening_and_are_never_given_twice() {
@@ -244,8 +259,9 @@ mod tests {
 
     #[test]
     fn a_source_ends_where_the_file_ends() {
-        let region = Memories::open(VectorMemory::default()).slot(1);
-        ensure_size(&region, 10).unwrap();
+        let memories = Memories::open(VectorMemory::default());
+        let region = memories.slot(1);
+        ensure_size(&region, &memories.stable(), 10).unwrap();
         region.write(0, b"0123456789abc");
         let source = RegionSource::new(region, 10);
         let mut buf = [0; 4];
@@ -253,5 +269,21 @@ mod tests {
         assert_eq!((&buf, source.bytes_read().get()), (b"6789", 4));
         assert!(matches!(source.read_at(7, &mut buf), Err(SourceError::OutOfRange { available: 10, .. })));
         assert!(source.read_at(u64::MAX, &mut buf).is_err());
+    }
+
+    #[test]
+    fn a_memory_that_is_full_is_an_error_and_nothing_is_wasted() {
+        let stable = RestrictedMemory::new(VectorMemory::default(), 0..100);
+        let memories = Memories::open(stable.clone());
+        let (a, b) = (memories.slot(0), memories.slot(1));
+        let bucket = u64::from(BUCKET_PAGES) * PAGE_BYTES;
+        // One page for the manager and three buckets are all that fits.
+        ensure_size(&a, &stable, bucket + 1).unwrap();
+        let refused = ensure_size(&b, &stable, bucket + 1);
+        assert_eq!(refused, Err(Error::StableMemoryFull { needed_bytes: bucket + PAGE_BYTES }));
+        assert_eq!((a.size(), b.size(), stable.size()), (33, 0, 65));
+        ensure_size(&a, &stable, 2 * bucket).unwrap();
+        ensure_size(&b, &stable, bucket).unwrap();
+        assert_eq!((a.size(), b.size(), stable.size()), (64, 32, 97));
     }
 }

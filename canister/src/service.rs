@@ -157,8 +157,13 @@ impl<M: Memory + Clone, E: Env> Service<M, E> {
         if self.pending().is_none() {
             return;
         }
+        let now = self.env.time_ns();
+        if self.timer_set_ns.is_some_and(|at| at.saturating_add(2 * TIMER_LOST_NS) <= now) {
+            // The watchdog was lost too: for a while the platform ran no timers, as it does without cycles.
+            (self.timer_set_ns, self.watched) = (None, false);
+        }
         if self.timer_set_ns.is_none() {
-            self.timer_set_ns = Some(self.env.time_ns());
+            self.timer_set_ns = Some(now);
             self.env.wake_soon();
         }
         if !self.watched {

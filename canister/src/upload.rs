@@ -41,16 +41,17 @@ pub struct Verified {
 
 /// The upload side of the model store.
 pub struct Uploader<M: Memory> {
+    stable: M,
     slots: [Region<M>; 2],
     ledger: Ledger<M>,
     hashing: Option<Hashing>,
 }
 
-impl<M: Memory> Uploader<M> {
+impl<M: Memory + Clone> Uploader<M> {
     /// Opens the uploader as it was left.
     pub fn open(memories: &Memories<M>) -> Self {
         let slots = [memories.slot(0), memories.slot(1)];
-        Self { slots, ledger: Ledger::open(memories.region(LEDGER)), hashing: None }
+        Self { stable: memories.stable(), slots, ledger: Ledger::open(memories.region(LEDGER)), hashing: None }
     }
 
     /// Begins an upload, or returns the present one if it is of the same file. `new_id` is called for a new
@@ -74,7 +75,7 @@ impl<M: Memory> Uploader<M> {
             return Ok(self.begin_ok(upload.upload_id));
         }
         let slot = directory.get().free_slot().ok_or(no_slot)?;
-        ensure_size(self.slot(slot), arg.total_bytes)?;
+        ensure_size(self.slot(slot), &self.stable, arg.total_bytes)?;
         self.forget();
         let file = StoredModel { name: arg.name, bytes: arg.total_bytes, sha256: arg.sha256 };
         let upload_id = new_id();

@@ -1,6 +1,7 @@
 use model_core::fixtures::GgufBuilder;
 
 use crate::api::*;
+use crate::service::Service;
 use crate::testing::*;
 
 fn step(canister: &mut Canister, max_instructions: Option<u64>) -> Result<ModelLoadStepOk, Error> {
@@ -195,4 +196,21 @@ fn a_current_model_that_always_traps_waits_for_a_step_by_hand() {
     assert!(matches!(canister.create(USER, text("hello"), options(1)), Err(Error::ModelRejected { .. })));
     assert!(step(&mut canister, None).unwrap().ready);
     canister.create(USER, text("hello"), options(1)).unwrap();
+}
+
+#[test]
+fn a_call_sets_the_timers_again_if_the_platform_ran_none() {
+    let model = model(1);
+    let mut canister = Canister::new();
+    canister.upload(&model);
+    assert_eq!((canister.env.take_timers(), canister.env.take_watches()), (1, 1));
+    canister.env.advance_ns(100_000_000_000);
+    canister.call(USER, |service| service.version());
+    assert_eq!((canister.env.take_timers(), canister.env.take_watches()), (0, 0), "they may still come");
+    canister.env.advance_ns(20_000_000_000);
+    canister.call(USER, |service| service.version());
+    assert_eq!((canister.env.take_timers(), canister.env.take_watches()), (1, 1));
+    canister.call(CONTROLLER, Service::background);
+    canister.settle();
+    assert_eq!(serving_hash(&canister), Some(begin_arg(&model).sha256));
 }
