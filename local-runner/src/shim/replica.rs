@@ -16,6 +16,7 @@ use super::engine::{Engine, Linker, LoadError};
 use super::execution::Execution;
 use super::history::{Author, Change};
 use super::ic0;
+use super::limits::Limits;
 use super::message::World;
 use super::mode::Mode;
 use super::queue::{Message, task_export};
@@ -111,6 +112,11 @@ impl Replica {
     /// How the replica was set up.
     pub fn config(&self) -> &Config {
         &self.world.config
+    }
+
+    /// Changes the ceilings of all messages to come.
+    pub fn change_limits(&mut self, change: impl FnOnce(&mut Limits)) {
+        change(&mut Arc::make_mut(&mut self.world.config).limits);
     }
 
     /// Time in nanoseconds since 1970.

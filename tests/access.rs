@@ -1,0 +1,290 @@
+//! Who may do what in the real canister: every method, every kind of caller, every setting. Refusals are
+//! values, or `canister_inspect_message` saves the canister the message.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failure is a failed test")]
+
+use candid::Principal;
+use canister::api::*;
+use end_to_end::{CallKind, Icllama, METHODS, Outcome, ask, controller, full, principal, tiny};
+
+fn operator() -> Principal {
+    principal(2)
+}
+
+fn user() -> Principal {
+    principal(3)
+}
+
+fn other() -> Principal {
+    principal(4)
+}
+
+fn callers() -> [Principal; 5] {
+    [controller(), operator(), user(), other(), Principal::anonymous()]
+}
+
+const SETTINGS: [GenerateAccess; 4] =
+    [GenerateAccess::Controllers, GenerateAccess::AllowList, GenerateAccess::Authenticated, GenerateAccess::Anyone];
+
+fn config(generate_access: GenerateAccess) -> ConfigUpdate {
+    ConfigUpdate {
+        generate_access: Some(generate_access),
+        operators: Some(vec![operator()]),
+        users: Some(vec![user()]),
+        ..ConfigUpdate::default()
+    }
+}
+
+/// What the interface demands of callers; methods about a session know the caller's own only.
+fn needed(method: &str) -> Option<Role> {
+    match method {
+        "upload_begin" | "upload_chunk" | "upload_commit" | "upload_abort" | "model_load_step" | "config_get"
+        | "config_set" => Some(Role::Operator),
+        "session_create" | "session_advance" | "session_run" | "session_append" => Some(Role::User),
+        _ => None,
+    }
+}
+
+fn has(caller: Principal, role: Role, access: GenerateAccess) -> bool {
+    let operates = caller == controller() || caller == operator();
+    match role {
+        Role::Controller => caller == controller(),
+        Role::Operator => operates,
+        Role::User => match access {
+            GenerateAccess::Controllers => operates,
+            GenerateAccess::AllowList => operates || caller == user(),
+            GenerateAccess::Authenticated => caller != Principal::anonymous(),
+            GenerateAccess::Anyone => true,
+        },
+    }
+}
+
+/// An argument that decodes, about things that do not exist.
+fn argument(method: &str) -> Vec<u8> {
+    let id = 77;
+    match method {
+        "upload_begin" => {
+            candid::encode_one(UploadBeginArg { name: String::new(), total_bytes: 0, sha256: Vec::new() })
+        }
+        "upload_chunk" => candid::encode_one(UploadChunkArg { upload_id: id, offset: 0, bytes: vec![1] }),
+        "upload_status" => candid::encode_one(UploadStatusArg::default()),
+        "upload_commit" => candid::encode_one(UploadCommitArg { upload_id: id, max_instructions: None }),
+        "upload_abort" => candid::encode_one(UploadIdArg { upload_id: id }),
+        "model_load_step" => candid::encode_one(ModelLoadStepArg::default()),
+        "session_create" => candid::encode_one(ask("hello", 1)),
+        "session_advance" => {
+            candid::encode_one(SessionAdvanceArg { session_id: id, max_instructions: None, max_tokens: None })
+        }
+        "session_output" => candid::encode_one(SessionOutputArg { session_id: id, from: 0 }),
+        "session_append" => {
+            let input = SessionInput::Text("a".into());
+            candid::encode_one(SessionAppendArg { session_id: id, input, max_tokens: None })
+        }
+        "session_tokens" | "session_digests" => {
+            candid::encode_one(SessionPageArg { session_id: id, from: None, limit: None })
+        }
+        "session_list" => candid::encode_one(SessionListArg::default()),
+        "config_get" => candid::encode_args(()),
+        "config_set" => candid::encode_one(ConfigUpdate::default()),
+        _ => candid::encode_one(SessionIdArg { session_id: id }),
+    }
+    .unwrap()
+}
+
+/// What a reply says if it is a refusal: the answer's own type does not matter then.
+fn refusal(reply: &[u8]) -> Option<Error> {
+    candid::decode_one::<Result<candid::Reserved, Error>>(reply).unwrap().err()
+}
+
+#[test]
+fn every_method_admits_whom_the_settings_name_and_refuses_the_others() {
+    for access in SETTINGS {
+        for mut icllama in Icllama::everywhere(config(access)) {
+            for (kind, method) in METHODS {
+                for caller in callers() {
+                    let result = icllama.host.call(*kind, icllama.canister, caller, method, &argument(method));
+                    let case = format!("{method} by {caller} under {access:?}: {result:?}");
+                    match needed(method).filter(|role| !has(caller, *role, access)) {
+                        None => {
+                            let refused = refusal(&result.expect(&case));
+                            assert!(!matches!(refused, Some(Error::NotAuthorized { .. })), "{case}");
+                        }
+                        // Not even executed: the message is refused before it costs anything.
+                        Some(_) if *kind == CallKind::Update => {
+                            assert_eq!(result.unwrap_err().error_code, 406, "{case}")
+                        }
+                        Some(role) => {
+                            assert_eq!(refusal(&result.expect(&case)), Some(Error::NotAuthorized { role }), "{case}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn everybody_may_ask_what_runs_here() {
+    for mut icllama in Icllama::everywhere(config(GenerateAccess::Controllers)) {
+        for caller in callers() {
+            icllama.as_sender(caller, |icllama| {
+                assert_eq!(icllama.version().max_chunk_bytes, MAX_CHUNK_BYTES);
+                assert_eq!(icllama.model_status().load, LoadState::Empty);
+            });
+        }
+    }
+}
+
+#[test]
+fn only_controllers_name_operators() {
+    for mut icllama in Icllama::everywhere(config(GenerateAccess::Controllers)) {
+        let update = ConfigUpdate { operators: Some(vec![other()]), ..ConfigUpdate::default() };
+        icllama.as_sender(operator(), |icllama| {
+            let refused = icllama.config_set(update.clone());
+            assert_eq!(refused, Err(Error::NotAuthorized { role: Role::Controller }));
+            // Everything else is the operators' own business.
+            let config = icllama.config_set(config_of_users(vec![other()])).unwrap();
+            assert_eq!(config.users, [other()]);
+        });
+        icllama.config_set(update).unwrap();
+        icllama.as_sender(other(), |icllama| assert_eq!(icllama.config_get().unwrap().operators, [other()]));
+        icllama.as_sender(operator(), |icllama| {
+            assert_eq!(icllama.config_get(), Err(Error::NotAuthorized { role: Role::Operator }));
+        });
+    }
+}
+
+fn config_of_users(users: Vec<Principal>) -> ConfigUpdate {
+    ConfigUpdate { users: Some(users), ..ConfigUpdate::default() }
+}
+
+#[test]
+fn settings_out_of_range_are_refused_and_change_nothing() {
+    for mut icllama in Icllama::everywhere(ConfigUpdate::default()) {
+        let before = icllama.config_get().unwrap();
+        let default = ConfigUpdate::default;
+        for (name, update) in [
+            ("max_instructions", ConfigUpdate { max_instructions: Some(40_000_000_000), ..default() }),
+            ("max_sessions", ConfigUpdate { max_sessions: Some(0), max_input_bytes: Some(1), ..default() }),
+            ("users", config_of_users(vec![Principal::anonymous()])),
+        ] {
+            let refused = icllama.config_set(update);
+            assert!(matches!(&refused, Err(Error::InvalidArgument { field, .. }) if field == name), "{refused:?}");
+            assert_eq!(icllama.config_get().unwrap(), before);
+        }
+    }
+}
+
+#[test]
+fn a_session_exists_for_its_owner_alone() {
+    let file = tiny(1).build();
+    for mut icllama in Icllama::everywhere(config(GenerateAccess::Anyone)) {
+        icllama.serve("model", &file);
+        let created = icllama.as_sender(user(), |icllama| icllama.session_create(ask("hello", 3)).unwrap());
+        let session_id = created.session_id;
+        for stranger in callers().into_iter().filter(|caller| *caller != user()) {
+            icllama.as_sender(stranger, |icllama| {
+                for (method, outcome) in calls_about(icllama, session_id) {
+                    assert_eq!(outcome, Some(Error::SessionNotFound { session_id }), "{method} by {stranger}");
+                }
+                assert_eq!(icllama.session_list(SessionListArg::default()).unwrap().sessions, []);
+                let all = icllama.session_list(SessionListArg { all: Some(true), ..SessionListArg::default() });
+                if stranger == controller() {
+                    assert_eq!(all.unwrap().sessions[0].owner, user());
+                } else {
+                    assert_eq!(all, Err(Error::NotAuthorized { role: Role::Controller }));
+                }
+            });
+        }
+        icllama.as_sender(user(), |icllama| {
+            icllama.finish(session_id, &mut full);
+            assert_eq!(icllama.generation(session_id).digests.len(), 3);
+            assert_eq!(icllama.session_list(SessionListArg::default()).unwrap().sessions.len(), 1);
+        });
+    }
+}
+
+/// Refusals of every method that takes a session and is for its owner alone, or for its owner and
+/// controllers if the caller is none.
+fn calls_about(icllama: &mut Icllama, session_id: u64) -> Vec<(&'static str, Option<Error>)> {
+    let id = SessionIdArg { session_id };
+    let page = SessionPageArg { session_id, from: None, limit: None };
+    let advance = SessionAdvanceArg { session_id, max_instructions: None, max_tokens: None };
+    let input = SessionInput::Text("more".into());
+    let append = SessionAppendArg { session_id, input, max_tokens: None };
+    let mut calls = vec![
+        ("session_advance", icllama.session_advance(advance).err()),
+        ("session_run", icllama.session_run(id).err()),
+        ("session_output", icllama.session_output(SessionOutputArg { session_id, from: 0 }).err()),
+        ("session_append", icllama.session_append(append).err()),
+        ("session_logits", icllama.session_logits(id).err()),
+        ("session_tokens", icllama.session_tokens(page).err()),
+        ("session_digests", icllama.session_digests(page).err()),
+    ];
+    if icllama.sender != controller() {
+        calls.push(("session_cancel", icllama.session_cancel(id).err()));
+        calls.push(("session_delete", icllama.session_delete(id).err()));
+    }
+    calls
+}
+
+#[test]
+fn controllers_may_end_and_delete_any_session() {
+    let file = tiny(4).build();
+    for mut icllama in Icllama::everywhere(config(GenerateAccess::Anyone)) {
+        icllama.serve("model", &file);
+        let session_id = icllama
+            .as_sender(Principal::anonymous(), |icllama| icllama.session_create(ask("hello", 3)).unwrap().session_id);
+        let status = icllama.session_cancel(SessionIdArg { session_id }).unwrap();
+        assert_eq!(status.state, SessionState::Finished(FinishReason::Cancelled));
+        icllama.session_delete(SessionIdArg { session_id }).unwrap();
+        icllama.as_sender(Principal::anonymous(), |icllama| {
+            assert_eq!(icllama.session_list(SessionListArg::default()).unwrap().sessions, []);
+        });
+    }
+}
+
+#[test]
+fn a_user_struck_off_the_list_can_only_read() {
+    let file = tiny(2).build();
+    for mut icllama in Icllama::everywhere(config(GenerateAccess::AllowList)) {
+        icllama.serve("model", &file);
+        let session_id =
+            icllama.as_sender(user(), |icllama| icllama.session_create(ask("hello", 3)).unwrap().session_id);
+        icllama.config_set(config_of_users(Vec::new())).unwrap();
+        icllama.as_sender(user(), |icllama| {
+            let advance = SessionAdvanceArg { session_id, max_instructions: None, max_tokens: None };
+            let outcome = icllama.call::<SessionProgress>(CallKind::Update, "session_advance", (advance,));
+            assert!(matches!(outcome, Outcome::Rejected(_)), "{outcome:?}");
+            assert_eq!(icllama.session_output(SessionOutputArg { session_id, from: 0 }).unwrap().text, "");
+        });
+    }
+}
+
+#[test]
+fn numbers_of_sessions_are_limited_in_all_and_for_each_principal() {
+    let file = tiny(3).build();
+    let limits = ConfigUpdate {
+        max_sessions: Some(3),
+        max_sessions_per_principal: Some(2),
+        ..config(GenerateAccess::Authenticated)
+    };
+    for mut icllama in Icllama::everywhere(limits) {
+        icllama.serve("model", &file);
+        let create = |icllama: &mut Icllama, caller| {
+            icllama.as_sender(caller, |icllama| icllama.session_create(ask("hello", 1)).map(|made| made.session_id))
+        };
+        let limit = |name: &str, max| Err(Error::LimitExceeded { limit: name.into(), max, needed: max + 1 });
+        let first = create(&mut icllama, user()).unwrap();
+        create(&mut icllama, user()).unwrap();
+        assert_eq!(create(&mut icllama, user()), limit("max_sessions_per_principal", 2));
+        create(&mut icllama, other()).unwrap();
+        assert_eq!(create(&mut icllama, other()), limit("max_sessions", 3));
+        icllama.as_sender(user(), |icllama| {
+            icllama.session_delete(SessionIdArg { session_id: first }).unwrap();
+            let gone = icllama.session_delete(SessionIdArg { session_id: first });
+            assert_eq!(gone, Err(Error::SessionNotFound { session_id: first }));
+        });
+        // Ids are never used twice.
+        assert!(create(&mut icllama, other()).unwrap() > first + 2);
+    }
+}
