@@ -10,13 +10,8 @@ check() { # NAME COMMAND...
   echo "=== $name"
   if "$@"; then echo "=== $name: ok ($((SECONDS - start)) s)"; else failed+=("$name"); echo "=== $name: FAILED" >&2; fi
 }
-tests() {
-  if cargo nextest --version >/dev/null 2>&1; then
-    cargo nextest run --workspace --no-fail-fast
-  else
-    cargo test --workspace --no-fail-fast --lib --bins --tests
-  fi
-}
+# One process per test file, so that its tests share loaded models and compiled modules.
+tests() { cargo test --locked --workspace --no-fail-fast ${POCKET_IC_BIN:+--features end-to-end/pocket-ic}; }
 
 scripts/prepare.sh || exit 1
 check "model" scripts/fetch-model.sh
@@ -24,8 +19,8 @@ check "format" cargo fmt --all --check
 check "canister" scripts/build-canister.sh
 check "lint" cargo clippy --workspace --all-targets -- -D warnings
 check "lint for wasm" cargo clippy -p model-core -p canister --target wasm32-unknown-unknown -- -D warnings
+check "wasm kernels" cargo build --locked -p kernel-probe --target wasm32-unknown-unknown --profile canister
 check "tests" tests
-check "documentation tests" cargo test --workspace --doc
 check "documentation" env RUSTDOCFLAGS=-Dwarnings cargo doc --workspace --no-deps --quiet
 
 if ((${#failed[@]})); then
