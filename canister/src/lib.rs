@@ -255,4 +255,40 @@ mod tests {
             "canister.did is stale; run this test with ICLLAMA_UPDATE_CANDID=1 to write it"
         );
     }
+    /// Names of the service's methods.
+    fn methods(interface: &str) -> Vec<&str> {
+        let service = interface.split_once("service : ").map_or("", |(_, service)| service);
+        service.lines().filter_map(|line| line.split_once(" : (").map(|(name, _)| name.trim())).collect()
+    }
+
+    #[test]
+    fn every_method_is_documented() {
+        let page = include_str!("../../docs/candid.md");
+        let interface = super::candid_interface();
+        let methods = methods(&interface);
+        assert_eq!(methods.len(), 21);
+        for method in methods {
+            assert!(page.contains(&format!("`{method}`")), "docs/candid.md does not mention {method}");
+        }
+    }
+
+    #[test]
+    fn the_documented_defaults_are_the_real_ones() {
+        let page = include_str!("../../docs/candid.md");
+        let config = crate::api::Config::default();
+        let rows = [
+            ("max_instructions", format!("{}e9", config.max_instructions / 1_000_000_000)),
+            ("cache_heap_bytes", format!("{} GiB", config.cache_heap_bytes >> 30)),
+            ("max_sessions", "1,000".into()),
+            ("max_sessions_per_principal", config.max_sessions_per_principal.to_string()),
+            ("max_input_bytes", format!("{} KiB", config.max_input_bytes >> 10)),
+            ("max_session_tokens", "32,768".into()),
+            ("max_chunk_bytes", "2,000,000".into()),
+        ];
+        for (name, value) in rows {
+            assert!(page.contains(&format!("| `{name}` | {value} |")), "docs/candid.md: {name} is {value}");
+        }
+        assert_eq!((config.max_sessions, config.max_session_tokens), (1_000, 32_768));
+        assert_eq!(crate::api::MAX_CHUNK_BYTES, 2_000_000);
+    }
 }

@@ -73,7 +73,7 @@ impl<M: Memory> Memories<M> {
 /// Counters that must survive everything, behind the magic and the layout version.
 ///
 /// ```text
-/// 0        8          12             16                20             28
+/// 0        8          12             16                24               32
 /// | magic  | version  | reserved: 0  | next_session_id | next_upload_id |
 /// | 8 B    | u32 LE   | u32          | u64 LE          | u64 LE         |
 /// ```
