@@ -320,6 +320,14 @@ fn serves_certified_data_to_queries_only() {
 }
 
 #[test]
+fn a_replica_can_move_to_another_thread() {
+    let mut shim = Shim::new(COUNTER);
+    shim.update("add", b"");
+    let report = std::thread::spawn(move || shim.update("add", b"")).join().unwrap();
+    assert_eq!(number(&report), 2);
+}
+
+#[test]
 fn runs_equal_calls_with_equal_results() {
     let run = || {
         let mut shim = Shim::new(COUNTER);
