@@ -36,11 +36,15 @@ pub struct Service<M: Memory, E: Env> {
     sessions: Sessions<M>,
     timer_set_ns: Option<u64>,
     watched: bool,
+    /// Whether the last background work was a verification.
+    verified_last: bool,
     /// Timers lost since the last that did its work.
     lost: u32,
 }
 
-/// What goes on by itself, most urgent first.
+/// What goes on by itself. A model that can answer comes first; then sessions that run take turns with a verification,
+/// so that the old model answers while the new one is examined.
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Work {
     Verify,
     Load,
@@ -70,6 +74,7 @@ impl<M: Memory + Clone, E: Env> Service<M, E> {
             sessions: Sessions::open(&memories)?,
             timer_set_ns: None,
             watched: false,
+            verified_last: false,
             lost: 0,
         };
         if let Some(update) = arg.and_then(|arg| arg.config) {
@@ -117,12 +122,14 @@ impl<M: Memory + Clone, E: Env> Service<M, E> {
 
     /// Does one message's worth of what goes on by itself: verifying, loading, running sessions.
     pub fn background(&mut self) {
-        match self.pending() {
+        let work = self.pending();
+        match work {
             Some(Work::Verify) => self.verify_in_background(),
             Some(Work::Load) => self.load_in_background(),
             Some(Work::Run) => self.run_in_background(),
             None => {}
         }
+        self.verified_last = work == Some(Work::Verify);
         (self.timer_set_ns, self.lost) = (None, 0);
         self.schedule();
     }
@@ -174,11 +181,17 @@ impl<M: Memory + Clone, E: Env> Service<M, E> {
 
     fn pending(&self) -> Option<Work> {
         let directory = self.directory.get();
-        if directory.upload.as_ref().is_some_and(|upload| upload.committed) {
-            Some(Work::Verify)
-        } else if self.models.load_pending(directory) {
+        let verify = directory.upload.as_ref().is_some_and(|upload| upload.committed);
+        let load = self.models.load_pending(directory);
+        let serving = self.models.serving().is_some();
+        let run = self.sessions.any_running() && serving;
+        if load && !serving {
             Some(Work::Load)
-        } else if self.sessions.any_running() && self.models.serving().is_some() {
+        } else if verify && !(run && self.verified_last) {
+            Some(Work::Verify)
+        } else if load {
+            Some(Work::Load)
+        } else if run {
             Some(Work::Run)
         } else {
             None

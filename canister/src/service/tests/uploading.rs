@@ -188,6 +188,41 @@ fn arguments_out_of_range_are_refused_by_name() {
 }
 
 #[test]
+fn running_sessions_and_a_verification_take_turns() {
+    let model = TinyModel::large();
+    let mut canister = Canister::serving(&crate::testing::model(1));
+    let session_id = canister.create(USER, text("hello"), options(1)).unwrap();
+    canister.env.set_cost_per_look(18_000_000_000);
+    let upload_id = canister.begin(&model);
+    canister.send(upload_id, &model, 0..model.len()).unwrap();
+    assert!(!canister.commit(upload_id).unwrap().done);
+    canister.call(USER, |service| service.session_run(SessionIdArg { session_id })).unwrap();
+    let mut both = 0;
+    while let Ok(UploadStatus { state: UploadState::Verifying { hashed_bytes }, .. }) = status(&mut canister) {
+        canister.tick();
+        let arg = SessionOutputArg { session_id, from: 0 };
+        let session = canister.call(USER, |service| service.session_output(arg)).unwrap().status;
+        both += u32::from(hashed_bytes > 0 && session.cached_tokens > 0 && session.running);
+    }
+    assert!(both > 1, "one waited for the other");
+}
+
+#[test]
+fn after_an_upgrade_the_model_is_loaded_before_another_is_verified() {
+    let model = TinyModel::large();
+    let mut canister = Canister::serving(&crate::testing::model(1));
+    let upload_id = canister.begin(&model);
+    canister.send(upload_id, &model, 0..model.len()).unwrap();
+    canister.env.set_cost_per_look(1);
+    let tiny = UploadCommitArg { upload_id, max_instructions: Some(0) };
+    assert!(!canister.call(OPERATOR, |service| service.upload_commit(tiny)).unwrap().done);
+    canister.upgrade();
+    assert!(canister.tick());
+    assert!(canister.service.model_status().serving.is_some());
+    assert_eq!(status(&mut canister).unwrap().state, UploadState::Verifying { hashed_bytes: 0 });
+}
+
+#[test]
 fn a_verification_that_always_traps_waits_for_another_commit() {
     let model = TinyModel::large();
     let mut canister = Canister::new();
