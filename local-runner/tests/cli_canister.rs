@@ -1,6 +1,8 @@
 //! The real `icllama` command with the real canister in the shim. The wasm is the one that
 //! `scripts/build-canister.sh` leaves in the target folder, or `ICLLAMA_WASM`.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+
 mod common;
 
 use common::{Tiny, failure, icllama, ids, json, stdout, tiny};
