@@ -33,6 +33,8 @@ pub struct ShimBackend {
     plan: Plan,
     phases: Vec<Phase>,
     has_chat_template: bool,
+    /// Of the model file, as the canister computed it.
+    sha256: String,
     load_ms: f64,
     session: Option<Conversation>,
 }
@@ -70,8 +72,15 @@ impl ShimBackend {
         let start = Instant::now();
         let (client, cost) = Client::install(read_bytes(wasm_path)?)
             .with_context(|| format!("cannot install {}", wasm_path.display()))?;
-        let mut backend =
-            Self { client, plan, phases: Vec::new(), has_chat_template: false, load_ms: 0.0, session: None };
+        let mut backend = Self {
+            client,
+            plan,
+            phases: Vec::new(),
+            has_chat_template: false,
+            sha256: String::new(),
+            load_ms: 0.0,
+            session: None,
+        };
         add_to_phase(&mut backend.phases, "install", &cost);
         backend.client.upload(name, bytes, &mut |phase, cost| add_to_phase(&mut backend.phases, phase, cost))?;
         backend.load()?;
@@ -83,14 +92,16 @@ impl ShimBackend {
         let phases = &mut self.phases;
         let model = self.client.load(&mut |phase, cost| add_to_phase(phases, phase, cost))?;
         self.has_chat_template = model.has_chat_template;
+        self.sha256 = model.file.sha256.iter().map(|byte| format!("{byte:02x}")).collect();
         Ok(())
     }
 
     fn installation(&self, wasm_path: &Path) -> String {
         let calls: u64 = self.phases.iter().map(|phase| phase.cost.calls).sum();
         format!(
-            "{} installed, model uploaded, its sha256 verified, and loaded in {calls} calls ({:.1} s)",
+            "{} installed; model uploaded, verified by the canister (sha256 {}) and loaded in {calls} calls, {:.1} s",
             wasm_path.display(),
+            self.sha256,
             self.load_ms / 1e3
         )
     }

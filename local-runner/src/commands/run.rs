@@ -96,7 +96,10 @@ impl Args {
         let mut backend = self.backend.open(&self.model, output)?;
         match prompt {
             Some(text) => self.answer(backend.as_mut(), text, output),
-            None => chat::converse(backend.as_mut(), self.mode.system(), &self.options(), output),
+            None => {
+                let stdin = std::io::stdin().lock();
+                chat::converse(backend.as_mut(), stdin, self.mode.system(), &self.options(), output)
+            }
         }
     }
 
