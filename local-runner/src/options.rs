@@ -102,7 +102,7 @@ impl TextArgs {
             (None, _) => {
                 let mut text = String::new();
                 io::stdin().read_to_string(&mut text).context("cannot read the text from stdin as UTF-8")?;
-                if text.is_empty() {
+                if text.is_empty() && self.file.is_none() {
                     bail!("the prompt is empty: nothing came from stdin; use -p TEXT or -f FILE");
                 }
                 Ok(Some(text))
