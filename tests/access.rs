@@ -4,7 +4,7 @@
 
 use candid::Principal;
 use canister::api::*;
-use end_to_end::{CallKind, Icllama, METHODS, Outcome, ask, controller, full, principal, tiny};
+use end_to_end::{CallKind, Icllama, InstallMode, METHODS, Outcome, ask, controller, full, principal, tiny};
 
 fn operator() -> Principal {
     principal(2)
@@ -118,6 +118,63 @@ fn every_method_admits_whom_the_settings_name_and_refuses_the_others() {
                     }
                 }
             }
+        }
+    }
+}
+
+/// A canister whose method `forward` calls `method` of `target` with its own argument and answers what it
+/// is answered; if the call is rejected it answers nothing.
+fn forwarder(target: Principal, method: &str) -> Vec<u8> {
+    let id: String = target.as_slice().iter().map(|byte| format!("\\{byte:02x}")).collect();
+    let (id_len, method_len) = (target.as_slice().len(), method.len());
+    let text = format!(
+        r#"(module
+            (import "ic0" "msg_arg_data_size" (func $size (result i32)))
+            (import "ic0" "msg_arg_data_copy" (func $copy (param i32 i32 i32)))
+            (import "ic0" "msg_reply_data_append" (func $append (param i32 i32)))
+            (import "ic0" "msg_reply" (func $reply))
+            (import "ic0" "call_new" (func $new (param i32 i32 i32 i32 i32 i32 i32 i32)))
+            (import "ic0" "call_data_append" (func $data (param i32 i32)))
+            (import "ic0" "call_perform" (func $perform (result i32)))
+            (memory 10)
+            (data (i32.const 0) "{id}")
+            (data (i32.const 100) "{method}")
+            (table funcref (elem $answered $rejected))
+            (func $take (call $copy (i32.const 1000) (i32.const 0) (call $size)))
+            (func $answered (param i32)
+                (call $take) (call $append (i32.const 1000) (call $size)) (call $reply))
+            (func $rejected (param i32) (call $reply))
+            (func (export "canister_update forward")
+                (call $new (i32.const 0) (i32.const {id_len}) (i32.const 100) (i32.const {method_len})
+                    (i32.const 0) (i32.const 0) (i32.const 1) (i32.const 0))
+                (call $take) (call $data (i32.const 1000) (call $size)) (drop (call $perform))))"#
+    );
+    wat::parse_str(text).unwrap()
+}
+
+#[test]
+fn canisters_are_refused_by_the_methods_themselves() {
+    // Messages between canisters pass no inspection.
+    for mut icllama in Icllama::everywhere(config(GenerateAccess::AllowList)) {
+        let proxy = icllama.host.create(&[controller()]);
+        for (_, method) in METHODS {
+            let module = forwarder(icllama.canister, method);
+            icllama.host.install(proxy, InstallMode::Reinstall, &module, &[], controller()).unwrap();
+            let ask_proxy = |icllama: &mut Icllama| {
+                let reply = icllama.host.call(CallKind::Update, proxy, other(), "forward", &argument(method)).unwrap();
+                refusal(&reply)
+            };
+            let refused = ask_proxy(&mut icllama);
+            match needed(method) {
+                Some(role) => assert_eq!(refused, Some(Error::NotAuthorized { role }), "{method}"),
+                None => assert!(!matches!(refused, Some(Error::NotAuthorized { .. })), "{method}: {refused:?}"),
+            }
+            // As an operator it is admitted like anybody.
+            let operators = |list| ConfigUpdate { operators: Some(list), ..ConfigUpdate::default() };
+            icllama.config_set(operators(vec![proxy])).unwrap();
+            let admitted = ask_proxy(&mut icllama);
+            assert!(!matches!(admitted, Some(Error::NotAuthorized { .. })), "{method}: {admitted:?}");
+            icllama.config_set(operators(vec![operator()])).unwrap();
         }
     }
 }

@@ -231,6 +231,27 @@ fn a_killed_timer_is_noticed_without_any_call() {
 }
 
 #[test]
+fn a_model_too_large_for_the_heap_is_given_up_for_the_old_one() {
+    let large = TinyLlama { dim: 512, hidden: 1536, layers: 8, heads: 8, kv_heads: 8, head_dim: 64, ..tiny(9) }.build();
+    let question = ask("hello world", 10);
+    let mut host = ShimHost::new();
+    host.set_limits(|limits| limits.memory.wasm_memory_limit = 16 << 20);
+    let mut icllama = Icllama::install(Box::new(host), ConfigUpdate::default());
+    icllama.serve("small", &tiny(9).build());
+    let expected = icllama.generate(&question, &mut full);
+    icllama.store("large", &large);
+    icllama.wait_until("the large model is rejected", |icllama| icllama.model_status().rejected.is_some());
+    icllama.wait_until_ready();
+    let status = icllama.model_status();
+    assert_eq!(
+        (status.rejected.unwrap().model.name.as_str(), status.serving.unwrap().file.name.as_str()),
+        ("large", "small")
+    );
+    assert!(status.heap_bytes <= 16 << 20, "{}", status.heap_bytes);
+    assert_eq!(icllama.generate(&question, &mut full), expected);
+}
+
+#[test]
 fn stable_memory_that_cannot_grow_is_an_answer() {
     let mut icllama = install();
     let before = everything(&mut icllama);
