@@ -17,7 +17,7 @@ cargo build --release -p local-runner
 icllama="${CARGO_TARGET_DIR:-target}/release/icllama"
 
 say "Question to the canister: $question"
-"$icllama" run "$model" --backend shim -p "$question" --temp 0 -n 48 --tokens-per-call 8 -v
+"$icllama" run "$model" --backend shim -p "$question" --temp 0 -n 48 --tokens-per-call 8
 
 say "Parity: the same generation natively and in the canister"
 "$icllama" parity "$model" -p "$question" -n 24

@@ -47,7 +47,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            output::note(&format!("error: {}", describe(&error)));
+            output::note(&format!("error: {}", describe_error(&error)));
             ExitCode::FAILURE
         }
     }
@@ -67,7 +67,7 @@ fn dispatch(command: Command, output: Output) -> Result<()> {
 }
 
 /// The error and its causes, leaving out those that an earlier message has told already.
-fn describe(error: &anyhow::Error) -> String {
+fn describe_error(error: &anyhow::Error) -> String {
     error.chain().map(ToString::to_string).fold(String::new(), |mut told, cause| {
         if told.is_empty() {
             return cause;
@@ -87,4 +87,54 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
         let json = cause.downcast_ref::<serde_json::Error>().and_then(serde_json::Error::io_error_kind);
         io.or(json) == Some(std::io::ErrorKind::BrokenPipe)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    /// Where the reference of the command is kept.
+    const REFERENCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/cli.md");
+
+    fn reference() -> String {
+        let mut text = String::from(
+            "# The command\n\nThe help of every verb, written by a test: `ICLLAMA_UPDATE=1 cargo test -p local-runner \
+             --bin icllama` renews it.\n",
+        );
+        let mut root = Cli::command();
+        root.build();
+        describe(&root, "icllama", &mut text);
+        text
+    }
+
+    fn describe(command: &clap::Command, path: &str, text: &mut String) {
+        let help = command.clone().render_long_help().to_string();
+        let help: Vec<_> = help.lines().map(str::trim_end).collect();
+        text.push_str(&format!("\n## {path}\n\n```text\n{}\n```\n", help.join("\n").trim_end()));
+        for verb in command.get_subcommands().filter(|verb| verb.get_name() != "help") {
+            describe(verb, &format!("{path} {}", verb.get_name()), text);
+        }
+    }
+
+    #[test]
+    fn the_reference_shows_the_help_of_every_verb() {
+        if std::env::var_os("ICLLAMA_UPDATE").is_some() {
+            std::fs::write(REFERENCE, reference()).unwrap();
+        }
+        let kept = std::fs::read_to_string(REFERENCE).unwrap();
+        assert!(kept == reference(), "docs/cli.md is not up to date; renew it as its first lines say");
+    }
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_cause_that_was_told_is_not_repeated() {
+        let error = anyhow::anyhow!("no such file").context("cannot open x: no such file").context("cannot load");
+        assert_eq!(describe_error(&error), "cannot load: cannot open x: no such file");
+    }
 }

@@ -146,7 +146,7 @@ pub struct SamplingArgs {
     /// Subtract this from the logit of any token that occurred recently [default: 0].
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     presence_penalty: Option<f32>,
-    /// Seed of the random choices; the same seed gives the same text everywhere.
+    /// Seed of the random choices; the same seed gives the same text everywhere [default: 0].
     #[arg(long)]
     seed: Option<u64>,
 }
@@ -214,6 +214,28 @@ fn parse_override(text: &str) -> Result<(String, Value), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_defaults_are_those_that_the_help_names() {
+        #[derive(clap::Parser)]
+        struct Probe {
+            #[command(flatten)]
+            sampling: SamplingArgs,
+        }
+        let probe = <Probe as clap::Parser>::parse_from(["probe"]).sampling.sampling();
+        let named = Sampling {
+            temperature: 0.8,
+            top_k: 40,
+            top_p: 0.95,
+            min_p: 0.05,
+            repeat_penalty: 1.0,
+            repeat_last_n: 64,
+            frequency_penalty: 0.0,
+            presence_penalty: 0.0,
+            seed: 0,
+        };
+        assert_eq!(probe, named);
+    }
 
     #[test]
     fn overrides_carry_their_type() {

@@ -150,21 +150,27 @@ impl Backend for NativeBackend {
 /// Times the prompt up to the first token, and the tokens after it.
 struct Clock {
     last: Instant,
+    has_token: bool,
     timings: Timings,
 }
 
 impl Clock {
     fn new(prefill_tokens: usize, load_ms: f64) -> Self {
-        Self { last: Instant::now(), timings: Timings { load_ms, prefill_tokens, ..Timings::default() } }
+        Self {
+            last: Instant::now(),
+            has_token: false,
+            timings: Timings { load_ms, prefill_tokens, ..Timings::default() },
+        }
     }
 
     fn token(&mut self) {
         let elapsed = millis(self.last.elapsed());
-        if self.timings.prefill_ms == 0.0 {
-            self.timings.prefill_ms = elapsed;
-        } else {
+        if self.has_token {
             self.timings.decode_ms += elapsed;
             self.timings.decode_tokens += 1;
+        } else {
+            self.timings.prefill_ms = elapsed;
+            self.has_token = true;
         }
         self.last = Instant::now();
     }

@@ -13,7 +13,9 @@ use crate::options::ModelArgs;
 use crate::output::{self, Output};
 use crate::progress::Progress;
 
-/// Compute the logits after each of some tokens. In the canister every position is a session of its own.
+/// Compute the logits after each of some tokens.
+///
+/// With `--json` one line per position. In the canister every position is a session of its own.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]

@@ -20,9 +20,10 @@ use crate::progress::Progress;
 /// generation is suspended at layers everywhere in prompt and answer.
 const TINY_BUDGETS: [u64; 6] = [1, 20_000_000, 90_000_000, 3_000_000, 45_000_000, 250_000_000];
 
-/// Prove that every path computes the same bits: runs one generation natively (each kernel, one thread and
-/// several, whole and token-wise prompt) and in the canister (normal budgets, tiny ones, across an upgrade) and
-/// compares tokens and logits.
+/// Prove that native runs and the canister compute the same bits.
+///
+/// Runs one generation natively (each kernel, one thread and two, whole and token-wise prompt) and in the canister
+/// (normal budgets, tiny ones, across an upgrade), and compares tokens and the bits of all logits.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]

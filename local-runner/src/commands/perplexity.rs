@@ -15,8 +15,9 @@ use crate::options::{ModelArgs, NativeArgs, TextArgs};
 use crate::output::{Output, grouped};
 use crate::progress::Progress;
 
-/// Compute the perplexity of a text: the text is cut into windows, and within each window every token but the first
-/// is predicted from all before it.
+/// Measure how well the model predicts a text.
+///
+/// The text is cut into windows, and within each window every token but the first is predicted from all before it.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]

@@ -10,7 +10,7 @@ use crate::backend::{self, Backend, BackendArgs, CallCost, Event, Generation, Mo
 use crate::options::{ModelArgs, SamplingArgs, TextArgs};
 use crate::output::{self, Output};
 
-/// Generate text. Without a prompt, on a terminal, an interactive chat.
+/// Generate text; without a prompt, on a terminal, chat.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]

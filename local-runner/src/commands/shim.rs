@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::options::{read_bytes, read_text};
 use crate::output::{Output, byte_size, grouped, note};
 
-/// Install a canister module in the shim and call it.
+/// Run any canister module in the shim.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
