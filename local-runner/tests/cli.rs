@@ -152,6 +152,11 @@ fn tokenize_shows_ids_and_pieces_and_obeys_its_options() {
     let lines = stdout(&icllama(&["tokenize", &tiny.path(), "--no-bos", "--batch", &batch]));
     let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines, [without_bos["ids"].clone(), Value::Array(vec![])]);
+    // An empty text is a text where it was asked for, and a mistake where stdin was only assumed.
+    let empty =
+        |more: &[&str]| icllama_with_stdin(&[&["tokenize", &tiny.path(), "--no-bos", "--json"], more].concat(), "");
+    assert_eq!(serde_json::from_str::<Value>(&stdout(&empty(&["-f", "-"]))).unwrap()["count"], 0);
+    assert!(!empty(&[]).status.success());
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! Everything here is exact or a single IEEE operation per step, so all targets agree; the loops are plain Rust that
 //! compilers vectorise.
 
+use crate::math::{all_finite, max_abs};
 use crate::pack::layout::COLUMNS;
 
 /// A vector to be quantised holds a NaN or an infinity.
@@ -65,7 +66,7 @@ impl Activations {
             self.values.extend_from_slice(x);
         }
         if !forms.codes {
-            return if max_abs(x).is_finite() { Ok(()) } else { Err(NonFinite) };
+            return if all_finite(x) { Ok(()) } else { Err(NonFinite) };
         }
         self.codes.resize(x.len(), 0);
         self.scales.resize(self.tokens, 0.0);
@@ -116,13 +117,6 @@ pub(crate) fn quantize_into(x: &[f32], limit: f32, codes: &mut [i16]) -> Result<
         *code = (x * inverse + ROUND).to_bits() as i16;
     }
     Ok(max / limit)
-}
-
-/// Largest magnitude; not finite if any value is not. The bits of non-negative floats order as integers do, and
-/// integer maxima are cheap and do not depend on the order.
-fn max_abs(x: &[f32]) -> f32 {
-    let most = x.iter().fold(0, |most, x| most.max((x.to_bits() & 0x7fff_ffff) as i32));
-    f32::from_bits(most as u32)
 }
 
 #[cfg(test)]

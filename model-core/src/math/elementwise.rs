@@ -34,6 +34,18 @@ pub fn add_assign(x: &mut [f32], y: &[f32]) {
     }
 }
 
+/// Largest magnitude; not finite if any value is not. The bits of non-negative floats order as integers do, and
+/// integer maxima are cheap and do not depend on the order.
+pub(crate) fn max_abs(x: &[f32]) -> f32 {
+    let most = x.iter().fold(0, |most, x| most.max((x.to_bits() & 0x7fff_ffff) as i32));
+    f32::from_bits(most as u32)
+}
+
+/// Whether no value is infinite or NaN.
+pub(crate) fn all_finite(x: &[f32]) -> bool {
+    max_abs(x).is_finite()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

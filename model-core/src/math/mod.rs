@@ -6,6 +6,7 @@ mod exp;
 mod rope;
 
 pub use elementwise::{add_assign, rms_norm_into, silu_mul};
+pub(crate) use elementwise::{all_finite, max_abs};
 pub use exp::exp;
 pub use rope::{Angles, Rope};
 

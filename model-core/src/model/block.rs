@@ -2,12 +2,12 @@
 //! what differs between architectures is data in the weights and the config.
 
 use super::attention::{AttentionInput, attend};
-use super::forward::{Scratch, all_finite};
+use super::forward::Scratch;
 use super::kv_cache::KvCache;
 use super::weights::Block;
 use super::{Error, Model, Part, ffn};
 use crate::kernels::{Forms, NonFinite, matmul};
-use crate::math::{add_assign, rms_norm_into};
+use crate::math::{add_assign, all_finite, rms_norm_into};
 
 /// Which layer, and where its batch begins.
 #[derive(Debug, Clone, Copy)]

@@ -4,7 +4,7 @@
 use super::kv_cache::KvCache;
 use super::{Error as ModelError, Model, block};
 use crate::kernels::{Activations, Forms, matmul};
-use crate::math::{Angles, rms_norm_into};
+use crate::math::{Angles, all_finite, rms_norm_into};
 use crate::{Error, TokenId};
 
 /// A batch and its buffers, which are kept from batch to batch.
@@ -101,9 +101,4 @@ impl Forward {
         matmul(model.kernel, head, &scratch.activations, logits);
         if all_finite(logits) { Ok(()) } else { Err(ModelError::NonFiniteLogits) }
     }
-}
-
-/// Whether no value is infinite or NaN. Integer compares, so that wasm vectorises it.
-pub(super) fn all_finite(values: &[f32]) -> bool {
-    values.iter().fold(0, |most, x| most.max((x.to_bits() & 0x7fff_ffff) as i32)) < 0x7f80_0000
 }

@@ -5,6 +5,7 @@ use super::layout::{COLUMNS, ROWS, block_bytes};
 use super::matrix::Data;
 use super::{Error, Matrix};
 use crate::gguf::TensorInfo;
+use crate::math::all_finite;
 use crate::quant;
 use crate::source::ByteSource;
 
@@ -140,9 +141,4 @@ impl Packer {
         };
         if finite { Ok(()) } else { Err(Error::NotFinite { tensor: tensor.name.clone(), row: first }) }
     }
-}
-
-/// Whether no value is infinite or NaN. Integer compares, so that wasm vectorises it.
-fn all_finite(values: &[f32]) -> bool {
-    values.iter().fold(0, |most, v| most.max((v.to_bits() & 0x7fff_ffff) as i32)) < 0x7f80_0000
 }
