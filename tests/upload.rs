@@ -153,6 +153,22 @@ fn the_old_model_answers_until_the_new_one_is_verified() {
 }
 
 #[test]
+fn sessions_go_on_when_the_same_file_is_uploaded_again() {
+    let file = tiny(14).build();
+    for mut icllama in Icllama::everywhere(ConfigUpdate::default()) {
+        icllama.serve("first", &file);
+        let question = ask("hello world", 9);
+        let expected = icllama.generate(&question, &mut full);
+        let session_id = icllama.session_create(question).unwrap().session_id;
+        let arg = SessionAdvanceArg { session_id, max_instructions: None, max_tokens: Some(4) };
+        icllama.session_advance(arg).unwrap();
+        icllama.serve("second", &file);
+        icllama.finish(session_id, &mut full);
+        assert_eq!(icllama.generation(session_id), expected);
+    }
+}
+
+#[test]
 fn a_verified_file_that_is_no_model_leaves_the_old_one() {
     let (old, mut new) = (tiny(7).build(), tiny(8).build());
     new[..4].copy_from_slice(b"GGML");

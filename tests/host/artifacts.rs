@@ -34,5 +34,5 @@ pub fn real_model() -> &'static [u8] {
 }
 
 fn read(path: &Path) -> Vec<u8> {
-    std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}; see README.md, Tests", path.display()))
+    std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}; run scripts/fetch-model.sh", path.display()))
 }
