@@ -3,8 +3,7 @@
 
 use crate::pack::layout::ROWS;
 
-/// `y[t][row]` for the rows of the groups in `weights` (`[row group][column][8]`), where `y` yields the eight outputs
-/// of one token.
+/// The eight outputs of one row group (`[column][8 rows]`) for one token's activations (`[columns]`).
 pub(super) fn row_group(weights: &[f32], x: &[f32]) -> [f32; ROWS] {
     let mut acc = [0.0f32; ROWS];
     for (column, &x) in weights.chunks_exact(ROWS).zip(x) {
