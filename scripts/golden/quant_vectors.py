@@ -1,22 +1,44 @@
 #!/usr/bin/env python3
-"""Writes model-core/tests/golden/quant_vectors.json with the reference codecs of the PyPI package `gguf`.
+"""Writes model-core/tests/golden/quant_vectors.json with the reference codecs of the PyPI package `gguf`, and for Q8_K,
+which it cannot decode, of ggml itself as llama-cpp-python builds it.
 
-    pip install gguf==0.19.0 numpy==2.4.6
+    pip install gguf==0.19.0 numpy==2.4.6 llama-cpp-python==0.3.36
     scripts/golden/quant_vectors.py model-core/tests/golden/quant_vectors.json
 
 `decode`: blocks with chosen scales and random codes, and their values. `encode`: values and their blocks.
 All bytes are hexadecimal, floats are little-endian f32.
 """
 
+import ctypes
 import importlib.metadata
+import importlib.util
 import json
+import pathlib
 import platform
 import sys
 
 import gguf
 import numpy as np
 
-TYPES = ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1"]
+ENCODED = ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1"]
+# Where blocks have their scale and the scale of their offsets, in bytes.
+PLACES = {
+    "Q8_0": [0],
+    "Q4_0": [0],
+    "Q4_1": [0, 2],
+    "Q5_0": [0],
+    "Q5_1": [0, 2],
+    "Q2_K": [80, 82],
+    "Q3_K": [108],
+    "Q4_K": [0, 2],
+    "Q5_K": [0, 2],
+    "Q6_K": [208],
+    "IQ4_NL": [0],
+    "IQ4_XS": [0],
+    "TQ1_0": [52],
+    "TQ2_0": [64],
+}
+DECODED = ENCODED + [name for name in PLACES if name not in ENCODED]
 # One (which makes the values equal the codes), zeros, subnormals, the extremes, and ordinary scales.
 SCALES = [0x3C00, 0x0000, 0x8000, 0x0001, 0x83FF, 0x7BFF, 0xFBFF, 0x0400, 0x2E66, 0xA19A, 0x1234, 0x3C00]
 OFFSETS = [0x0000, 0x3C00, 0x0001, 0x8000, 0xBC00, 0x7BFF, 0x7BFF, 0x0400, 0xA999, 0x2CCD, 0x9234, 0x0000]
@@ -38,11 +60,22 @@ def blocks_to_decode(name, rng):
             bits = [sign << 15 | e << 7 | (0 if e == 255 else m) for sign in (0, 1) for e in range(0, 256, 5) for m in (0, 1, 0x7F)]
             return np.array(bits, dtype="<u2").view(np.uint8)
         return rng.standard_normal(64).astype("<f4").view(np.uint8)
-    blocks = rng.integers(0, 256, (len(SCALES), size), dtype=np.uint8)
-    blocks[:, 0:2] = halves(SCALES)
-    if name.endswith("_1"):
-        blocks[:, 2:4] = halves(OFFSETS)
+    step = 1 if elements == 32 else 2  # six super-blocks are enough
+    blocks = rng.integers(0, 256, (len(SCALES) // step, size), dtype=np.uint8)
+    for at, bits in zip(PLACES[name], (SCALES, OFFSETS)):
+        blocks[:, at : at + 2] = halves(bits[::step])
     return blocks.reshape(-1)
+
+
+def q8_k(rng):
+    """Blocks of Q8_K and their values."""
+    blocks = rng.integers(0, 256, (4, 292), dtype=np.uint8)
+    blocks[:, 0:4] = np.array([1.0, -0.0, 1e-41, -0.0123], dtype="<f4").view(np.uint8).reshape(4, 4)
+    out = np.zeros(4 * 256, dtype="<f4")
+    package = pathlib.Path(importlib.util.find_spec("llama_cpp").origin).parent
+    library = ctypes.CDLL(package / "lib" / "libggml-base.so")
+    library.dequantize_row_q8_K(blocks.ctypes.data_as(ctypes.c_void_p), out.ctypes.data_as(ctypes.c_void_p), ctypes.c_int64(out.size))
+    return blocks, out
 
 
 def values_to_encode(rng):
@@ -68,13 +101,16 @@ def main():
     rng = np.random.default_rng(20260801)
     values = values_to_encode(rng)
     decode, encode = [], []
-    for name in TYPES:
+    for name in DECODED:
         qtype = gguf.GGMLQuantizationType[name]
         blocks = blocks_to_decode(name, rng)
         out = gguf.quants.dequantize(blocks, qtype).astype("<f4")
         decode.append({"type": name, "bytes": blocks.tobytes().hex(), "values": out.tobytes().hex()})
-        encode.append({"type": name, "bytes": gguf.quants.quantize(values, qtype).tobytes().hex()})
-    versions = {package: importlib.metadata.version(package) for package in ("gguf", "numpy")}
+        if name in ENCODED:
+            encode.append({"type": name, "bytes": gguf.quants.quantize(values, qtype).tobytes().hex()})
+    blocks, out = q8_k(rng)
+    decode.append({"type": "Q8_K", "bytes": blocks.tobytes().hex(), "values": out.tobytes().hex()})
+    versions = {package: importlib.metadata.version(package) for package in ("gguf", "numpy", "llama-cpp-python")}
     document = {
         "generator": "scripts/golden/quant_vectors.py",
         "versions": {**versions, "python": platform.python_version()},

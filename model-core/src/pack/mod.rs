@@ -46,8 +46,8 @@ pub enum Error {
     },
     /// The tensor's format has no decoder.
     #[error(
-        "tensor `{tensor}` has the format {ty}, which is not supported; use a file with F32, F16, BF16, Q8_0, Q5_1, \
-         Q5_0, Q4_1 or Q4_0 tensors"
+        "tensor `{tensor}` has the format {ty}, which is not supported; use a file with tensors of these formats: {known}",
+        known = crate::quant::Operation::Decode.types()
     )]
     Unsupported {
         /// Name of the tensor.

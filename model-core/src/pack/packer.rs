@@ -55,7 +55,9 @@ impl Packer {
         if !quant::supports(tensor.ty) {
             return Err(Error::Unsupported { tensor: name(), ty: tensor.ty });
         }
-        let coded = quant::supports_codes(tensor.ty) && precision == Precision::Quantized;
+        let coded = quant::supports_codes(tensor.ty)
+            && quant::group_len(tensor.ty) == COLUMNS
+            && precision == Precision::Quantized;
         let has_offsets = quant::has_offset(tensor.ty);
         let sizes = || {
             let (rows, columns) = (usize::try_from(rows).ok()?, usize::try_from(columns).ok()?);

@@ -1,4 +1,5 @@
-//! Block bytes to codes and to f32. Lengths have been checked by the caller.
+//! Block bytes to codes and to f32. Lengths have been checked by the caller. Here are the plain blocks of 32, in
+//! neighbouring modules the others.
 //!
 //! ```text
 //! Q8_0  d f16 | 32 codes i8                       code as stored
@@ -12,14 +13,18 @@
 //! branches, nothing that wasm vectors lack. The compiled loops take, per weight, 1.9 (Q8_0), 2.2 (Q4_0),
 //! 3.3 (Q4_1), 4.0 (Q5_0) and 5.6 (Q5_1) wasm instructions, of which each half-precision number is one.
 
-use super::{Error, GROUP};
+use super::i_quants::{Iq4Nl, Iq4Xs};
+use super::k_quants::{Q2K, Q3K, Q4K, Q5K, Q6K, Q8K};
+use super::super_blocks::{super_codes, super_values};
+use super::ternary::{Tq1, Tq2};
+use super::{Error, GROUP, Operation};
 use crate::gguf::GgmlType;
 
 /// The 32 codes of a block.
-type Codes = [i8; GROUP];
+pub(super) type Codes = [i8; GROUP];
 
 /// A block format of `N` bytes for 32 weights.
-trait Format<const N: usize> {
+pub(super) trait Format<const N: usize> {
     /// Writes the codes; returns scale and offset, which is 0 for formats without one.
     fn decode(block: &[u8; N], codes: &mut Codes) -> (f32, f32);
 }
@@ -38,7 +43,17 @@ pub(super) fn codes(
         GgmlType::Q4_1 => affine_codes::<_, Q4_1>(bytes, codes, scales, offsets),
         GgmlType::Q5_0 => linear_codes::<_, Q5_0>(bytes, codes, scales),
         GgmlType::Q5_1 => affine_codes::<_, Q5_1>(bytes, codes, scales, offsets),
-        _ => return Err(Error::Unsupported { ty, operation: "decoded to codes" }),
+        GgmlType::IQ4_NL => linear_codes::<_, Iq4Nl>(bytes, codes, scales),
+        GgmlType::Q2_K => super_codes::<_, _, Q2K>(bytes, codes, scales, offsets),
+        GgmlType::Q3_K => super_codes::<_, _, Q3K>(bytes, codes, scales, offsets),
+        GgmlType::Q4_K => super_codes::<_, _, Q4K>(bytes, codes, scales, offsets),
+        GgmlType::Q5_K => super_codes::<_, _, Q5K>(bytes, codes, scales, offsets),
+        GgmlType::Q6_K => super_codes::<_, _, Q6K>(bytes, codes, scales, offsets),
+        GgmlType::Q8_K => super_codes::<_, _, Q8K>(bytes, codes, scales, offsets),
+        GgmlType::IQ4_XS => super_codes::<_, _, Iq4Xs>(bytes, codes, scales, offsets),
+        GgmlType::TQ1_0 => super_codes::<_, _, Tq1>(bytes, codes, scales, offsets),
+        GgmlType::TQ2_0 => super_codes::<_, _, Tq2>(bytes, codes, scales, offsets),
+        _ => return Err(Error::Unsupported { ty, operation: Operation::DecodeCodes }),
     }
     Ok(())
 }
@@ -54,7 +69,17 @@ pub(super) fn values(ty: GgmlType, bytes: &[u8], out: &mut [f32]) -> Result<(), 
         GgmlType::Q4_1 => affine_values::<_, Q4_1>(bytes, out),
         GgmlType::Q5_0 => linear_values::<_, Q5_0>(bytes, out),
         GgmlType::Q5_1 => affine_values::<_, Q5_1>(bytes, out),
-        _ => return Err(Error::Unsupported { ty, operation: "decoded" }),
+        GgmlType::IQ4_NL => linear_values::<_, Iq4Nl>(bytes, out),
+        GgmlType::Q2_K => super_values::<_, _, Q2K>(bytes, out),
+        GgmlType::Q3_K => super_values::<_, _, Q3K>(bytes, out),
+        GgmlType::Q4_K => super_values::<_, _, Q4K>(bytes, out),
+        GgmlType::Q5_K => super_values::<_, _, Q5K>(bytes, out),
+        GgmlType::Q6_K => super_values::<_, _, Q6K>(bytes, out),
+        GgmlType::Q8_K => super_values::<_, _, Q8K>(bytes, out),
+        GgmlType::IQ4_XS => super_values::<_, _, Iq4Xs>(bytes, out),
+        GgmlType::TQ1_0 => super_values::<_, _, Tq1>(bytes, out),
+        GgmlType::TQ2_0 => super_values::<_, _, Tq2>(bytes, out),
+        _ => return Err(Error::Unsupported { ty, operation: Operation::Decode }),
     }
     Ok(())
 }
@@ -101,7 +126,7 @@ fn affine_values<const N: usize, F: Format<N>>(bytes: &[u8], out: &mut [f32]) {
 
 /// A half-precision number, exactly; without the branches of a conversion by cases.
 #[inline(always)]
-fn half_value(bytes: [u8; 2]) -> f32 {
+pub(super) fn half_value(bytes: [u8; 2]) -> f32 {
     const EXPONENT: u32 = 0x7c00;
     let half = u32::from(u16::from_le_bytes(bytes));
     let (sign, magnitude) = ((half & 0x8000) << 16, half & 0x7fff);

@@ -3,7 +3,7 @@
 
 use half::{bf16, f16};
 
-use super::{Error, GROUP, supports, supports_codes};
+use super::{Error, GROUP, Operation, check_support, supports_codes};
 use crate::gguf::GgmlType;
 
 /// Encodes `x` as blocks of `ty`, byte for byte as GGML's reference quantizer does.
@@ -12,9 +12,7 @@ use crate::gguf::GgmlType;
 /// [`Error::Unsupported`]; [`Error::PartialBlock`] unless `x` is a whole number of blocks;
 /// [`Error::NotFinite`] for the block formats (F32, F16 and BF16 keep such values).
 pub fn quantize(ty: GgmlType, x: &[f32]) -> Result<Vec<u8>, Error> {
-    if !supports(ty) {
-        return Err(Error::Unsupported { ty, operation: "encoded" });
-    }
+    check_support(ty, Operation::Encode)?;
     let block = ty.block_elements();
     if !x.len().is_multiple_of(block) {
         return Err(Error::PartialBlock { ty, len: x.len(), block, unit: "elements" });
@@ -32,7 +30,7 @@ pub fn quantize(ty: GgmlType, x: &[f32]) -> Result<Vec<u8>, Error> {
         GgmlType::Q4_1 => groups.flat_map(affine::<4>).collect(),
         GgmlType::Q5_0 => groups.flat_map(symmetric::<5>).collect(),
         GgmlType::Q5_1 => groups.flat_map(affine::<5>).collect(),
-        _ => return Err(Error::Unsupported { ty, operation: "encoded" }),
+        _ => return Err(Error::Unsupported { ty, operation: Operation::Encode }),
     })
 }
 

@@ -6,24 +6,72 @@
 
 mod decode;
 mod encode;
+mod i_quants;
+mod k_quants;
+mod super_blocks;
+mod ternary;
 
 pub use encode::quantize;
 
 use crate::gguf::GgmlType;
 
-/// Weights per group: one scale (and offset) for each run of 32 along the input dimension.
+/// Weights per group of most formats: one scale (and offset) for each run of 32 along the input dimension.
 pub const GROUP: usize = 32;
+/// Weights per group of those that [`group_len`] names.
+pub const HALF_GROUP: usize = 16;
+
+/// What can be done with a type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    /// [`dequantize`].
+    Decode,
+    /// [`decode_codes`].
+    DecodeCodes,
+    /// [`quantize`].
+    Encode,
+}
+
+impl Operation {
+    /// Whether it is there for this type.
+    pub fn supports(self, ty: GgmlType) -> bool {
+        use GgmlType::*;
+        let plain = matches!(ty, F32 | F16 | BF16);
+        let simple = matches!(ty, Q8_0 | Q4_0 | Q4_1 | Q5_0 | Q5_1);
+        let coded = simple || matches!(ty, Q2_K | Q3_K | Q4_K | Q5_K | Q6_K | Q8_K | IQ4_NL | IQ4_XS | TQ1_0 | TQ2_0);
+        match self {
+            Self::Decode => plain || coded,
+            Self::DecodeCodes => coded,
+            Self::Encode => plain || simple,
+        }
+    }
+
+    /// Names of the types that it is there for, separated by commas.
+    pub fn types(self) -> String {
+        let supported = GgmlType::ALL.iter().filter(|ty| self.supports(**ty));
+        supported.map(|ty| ty.name()).collect::<Vec<_>>().join(", ")
+    }
+}
+
+impl std::fmt::Display for Operation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Decode => "decoded",
+            Self::DecodeCodes => "decoded to codes",
+            Self::Encode => "encoded",
+        })
+    }
+}
 
 /// Why blocks could not be decoded or encoded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// There is no codec for this type, or not of this kind.
-    #[error("tensor type {ty} cannot be {operation}; use a file with F32, F16, BF16, Q8_0, Q5_1, Q5_0, Q4_1 or Q4_0")]
+    #[error("tensor type {ty} cannot be {operation}; these can: {known}", known = operation.types())]
     Unsupported {
         /// The type.
         ty: GgmlType,
         /// What was asked for.
-        operation: &'static str,
+        operation: Operation,
     },
     /// The input is no whole number of blocks.
     #[error("{len} {unit} are no whole number of {ty} blocks of {block} {unit}")]
@@ -59,24 +107,29 @@ pub enum Error {
 
 /// Whether [`decode_codes`] knows the type: the block formats with one integer code per weight.
 pub fn supports_codes(ty: GgmlType) -> bool {
-    matches!(ty, GgmlType::Q8_0 | GgmlType::Q4_0 | GgmlType::Q4_1 | GgmlType::Q5_0 | GgmlType::Q5_1)
+    Operation::DecodeCodes.supports(ty)
 }
 
-/// Whether [`dequantize`] and [`quantize`] know the type: the code formats, F32, F16 and BF16.
+/// Whether [`dequantize`] knows the type: the code formats, F32, F16 and BF16.
 pub fn supports(ty: GgmlType) -> bool {
-    supports_codes(ty) || matches!(ty, GgmlType::F32 | GgmlType::F16 | GgmlType::BF16)
+    Operation::Decode.supports(ty)
 }
 
 /// Whether groups of this type have an offset besides their scale.
 pub fn has_offset(ty: GgmlType) -> bool {
-    matches!(ty, GgmlType::Q4_1 | GgmlType::Q5_1)
+    matches!(ty, GgmlType::Q4_1 | GgmlType::Q5_1 | GgmlType::Q2_K | GgmlType::Q4_K | GgmlType::Q5_K)
+}
+
+/// Weights that share a scale in [`decode_codes`].
+pub fn group_len(ty: GgmlType) -> usize {
+    if matches!(ty, GgmlType::Q2_K | GgmlType::Q3_K | GgmlType::Q6_K) { HALF_GROUP } else { GROUP }
 }
 
 /// Decodes blocks to codes, scales and offsets, exactly.
 ///
-/// `bytes` holds n whole blocks; `codes` takes 32 n codes in the order of the weights, `scales` n scales,
-/// `offsets` n offsets if the type has them ([`has_offset`]) and is empty otherwise. Scales and offsets are the
-/// file's, be they finite or not.
+/// `bytes` holds whole blocks; `codes` takes one code per weight in their order, `scales` one scale for each
+/// [`group_len`] of them, `offsets` as many if the type has them ([`has_offset`]) and is empty otherwise. Scales and
+/// offsets are the file's, be they finite or not.
 ///
 /// # Errors
 /// [`Error::Unsupported`] unless [`supports_codes`]; [`Error::PartialBlock`], [`Error::BufferLength`] for lengths.
@@ -87,13 +140,12 @@ pub fn decode_codes(
     scales: &mut [f32],
     offsets: &mut [f32],
 ) -> Result<(), Error> {
-    if !supports_codes(ty) {
-        return Err(Error::Unsupported { ty, operation: "decoded to codes" });
-    }
-    let blocks = whole_blocks(ty, bytes.len())?;
-    check_buffer("codes", blocks * GROUP, codes.len())?;
-    check_buffer("scales", blocks, scales.len())?;
-    check_buffer("offsets", if has_offset(ty) { blocks } else { 0 }, offsets.len())?;
+    check_support(ty, Operation::DecodeCodes)?;
+    let weights = whole_blocks(ty, bytes.len())? * ty.block_elements();
+    let groups = weights / group_len(ty);
+    check_buffer("codes", weights, codes.len())?;
+    check_buffer("scales", groups, scales.len())?;
+    check_buffer("offsets", if has_offset(ty) { groups } else { 0 }, offsets.len())?;
     decode::codes(ty, bytes, codes, scales, offsets)
 }
 
@@ -104,12 +156,14 @@ pub fn decode_codes(
 /// # Errors
 /// [`Error::Unsupported`], or [`Error::PartialBlock`] and [`Error::BufferLength`] for lengths.
 pub fn dequantize(ty: GgmlType, bytes: &[u8], out: &mut [f32]) -> Result<(), Error> {
-    if !supports(ty) {
-        return Err(Error::Unsupported { ty, operation: "decoded" });
-    }
+    check_support(ty, Operation::Decode)?;
     let blocks = whole_blocks(ty, bytes.len())?;
     check_buffer("values", blocks * ty.block_elements(), out.len())?;
     decode::values(ty, bytes, out)
+}
+
+fn check_support(ty: GgmlType, operation: Operation) -> Result<(), Error> {
+    if operation.supports(ty) { Ok(()) } else { Err(Error::Unsupported { ty, operation }) }
 }
 
 fn whole_blocks(ty: GgmlType, len: usize) -> Result<usize, Error> {
