@@ -29,7 +29,7 @@ fn assert_agreement(name: &str, shape: &TinyLlama) {
             let largest = expected[position].iter().fold(0.0f32, |most, x| most.max(x.abs()));
             let worst = logits.iter().zip(&expected[position]).fold(0.0f32, |most, (a, b)| most.max((a - b).abs()));
             // Random scales and offsets make cruder weights than trained ones; a misread code would differ by tenths.
-            assert!(worst < 3e-3 * largest, "{name}: position {position} differs by {worst} of {largest}");
+            assert!(worst < 6e-3 * largest, "{name}: position {position} differs by {worst} of {largest}");
             digests.push(digest(logits));
         };
         load_with(&file, kernel).logits_for(&tokens, each).unwrap();

@@ -5,7 +5,7 @@
 //! compilers vectorise.
 
 use crate::math::{all_finite, max_abs};
-use crate::pack::layout::COLUMNS;
+use crate::pack::layout::{COLUMNS, OFFSET_LIMIT};
 
 /// A vector to be quantised holds a NaN or an infinity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -28,8 +28,14 @@ pub struct Activations {
     pub(super) codes: Vec<i16>,
     /// `[tokens]`
     pub(super) scales: Vec<f32>,
-    /// Sum of each group of 32 codes, `[tokens, columns / 32]`
-    pub(super) sums: Vec<f32>,
+    /// Whether there are sums.
+    pub(super) has_sums: bool,
+    /// Sums of the groups of 32 codes, as codes again: `[tokens, columns / 32]`, with a zero where that is odd
+    pub(super) sum_codes: Vec<i16>,
+    /// `[tokens]`; in units of the codes that were summed
+    pub(super) sum_scales: Vec<f32>,
+    /// The sums of one token, exactly: `[columns / 32]`
+    sums: Vec<f32>,
     /// `[tokens, columns]`, only where a float matrix asks for them
     pub(super) values: Vec<f32>,
 }
@@ -39,6 +45,8 @@ pub struct Activations {
 pub struct Forms {
     /// Some matrix is coded.
     pub codes: bool,
+    /// Some coded matrix has offsets, which multiply the sums of groups.
+    pub sums: bool,
     /// Some matrix is float.
     pub values: bool,
 }
@@ -48,6 +56,7 @@ impl Forms {
     pub fn of(matrices: &[&crate::pack::Matrix]) -> Self {
         Self {
             codes: matrices.iter().any(|matrix| matrix.is_coded()),
+            sums: matrices.iter().any(|matrix| matrix.reads_sums()),
             values: matrices.iter().any(|matrix| !matrix.is_coded()),
         }
     }
@@ -75,8 +84,23 @@ impl Activations {
         {
             *scale = quantize_into(x, LIMIT, codes)?;
         }
-        self.sums.clear();
-        self.sums.extend(self.codes.chunks_exact(COLUMNS).map(group_sum));
+        self.has_sums = forms.sums;
+        if forms.sums { self.sum() } else { Ok(()) }
+    }
+
+    /// Computes the sums of the groups.
+    fn sum(&mut self) -> Result<(), NonFinite> {
+        let groups = self.columns / COLUMNS;
+        let padded = groups.next_multiple_of(2);
+        self.sum_codes.resize(self.tokens * padded, 0);
+        self.sum_scales.resize(self.tokens, 0.0);
+        let tokens = self.codes.chunks_exact(self.columns).zip(self.sum_codes.chunks_exact_mut(padded));
+        for ((codes, sum_codes), scale) in tokens.zip(&mut self.sum_scales) {
+            self.sums.clear();
+            self.sums.extend(codes.chunks_exact(COLUMNS).map(group_sum));
+            *scale = quantize_into(&self.sums, OFFSET_LIMIT, sum_codes)?;
+            sum_codes[groups..].fill(0);
+        }
         Ok(())
     }
 
@@ -143,11 +167,14 @@ mod tests {
     #[test]
     fn refuses_what_is_not_finite() {
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-            let forms = Forms { codes: true, values: false };
+            let forms = Forms { codes: true, ..Forms::default() };
             let mut x = vec![1.0; 32];
             x[17] = bad;
             assert_eq!(Activations::default().quantize(&x, 32, forms), Err(NonFinite));
-            assert_eq!(Activations::default().quantize(&x, 32, Forms { codes: false, values: true }), Err(NonFinite));
+            assert_eq!(
+                Activations::default().quantize(&x, 32, Forms { values: true, ..Forms::default() }),
+                Err(NonFinite)
+            );
         }
     }
 }

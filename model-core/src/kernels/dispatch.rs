@@ -3,6 +3,7 @@
 use super::attention::{self, Keys, SEGMENT, Values};
 use super::product::{self, Product};
 use super::scalar::Scalar;
+use super::source::Wide;
 
 /// Proof that the instructions of a kernel path exist on this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,20 +73,15 @@ impl Kernel {
     }
 
     /// See [`product::multiply`], whose conditions hold here too.
-    pub(super) unsafe fn multiply(self, has_offsets: bool, product: Product, first: usize, last: usize) {
+    pub(super) unsafe fn multiply(self, product: Product, first: usize, last: usize) {
         // SAFETY: a `Kernel` exists only where its instructions do; the rest is the caller's promise.
         unsafe {
-            match (self.0, has_offsets) {
-                (Path::Scalar, true) => product::multiply::<Scalar, true>(product, first, last),
-                (Path::Scalar, false) => product::multiply::<Scalar, false>(product, first, last),
+            match self.0 {
+                Path::Scalar => product::multiply::<Scalar, Wide>(product, first, last),
                 #[cfg(target_arch = "x86_64")]
-                (Path::Avx2, true) => avx2::multiply::<true>(product, first, last),
-                #[cfg(target_arch = "x86_64")]
-                (Path::Avx2, false) => avx2::multiply::<false>(product, first, last),
+                Path::Avx2 => avx2::multiply::<Wide>(product, first, last),
                 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-                (Path::Simd128, true) => product::multiply::<super::wasm32::Simd128, true>(product, first, last),
-                #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-                (Path::Simd128, false) => product::multiply::<super::wasm32::Simd128, false>(product, first, last),
+                Path::Simd128 => product::multiply::<super::wasm32::Simd128, Wide>(product, first, last),
             }
         }
     }
@@ -122,13 +118,14 @@ impl Kernel {
 /// Entry points that switch the compiler's target feature on; everything below them is inlined.
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
+    use super::super::source::Source;
     use super::super::x86_64::Avx2;
     use super::{Keys, Product, SEGMENT, Values, attention, product};
 
     #[target_feature(enable = "avx2")]
-    pub(super) unsafe fn multiply<const OFFSETS: bool>(product: Product, first: usize, last: usize) {
+    pub(super) unsafe fn multiply<S: Source>(product: Product, first: usize, last: usize) {
         // SAFETY: passed on from the caller.
-        unsafe { product::multiply::<Avx2, OFFSETS>(product, first, last) }
+        unsafe { product::multiply::<Avx2, S>(product, first, last) }
     }
 
     #[target_feature(enable = "avx2")]

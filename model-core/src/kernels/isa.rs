@@ -16,9 +16,9 @@ pub(super) trait Isa: Copy {
     /// Two neighbouring codes of every output, as 16-bit integers: `[output][2]`.
     type Codes: Copy;
 
-    /// How many 32-column groups of activations the product keeps in registers while it walks the rows. 0: none; the
-    /// activations come from memory, which is best where a memory operand is free.
-    const GROUPS_HELD: usize;
+    /// Whether products keep the activations of some columns in registers while they walk the rows. If not, they come
+    /// from memory again and again, which is best where a memory operand is free.
+    const HOLDS_ACTIVATIONS: bool;
 
     /// Eight zeros.
     unsafe fn zero() -> Self::Ints;
@@ -44,6 +44,9 @@ pub(super) trait Isa: Copy {
     unsafe fn add(a: Self::Floats, b: Self::Floats) -> Self::Floats;
 }
 
+/// Tokens that share each loaded weight in the widest batch.
+pub(super) const TOKENS: usize = 4;
+
 /// Repeats a block for `$i` = 0, 1, … 15, so that every index is a constant and arrays become registers.
 macro_rules! for_16 {
     ($i:ident, $body:block) => {
@@ -52,3 +55,11 @@ macro_rules! for_16 {
     (@ $i:ident, $body:block, $($n:literal)*) => { $({ const $i: usize = $n; $body })* };
 }
 pub(super) use for_16;
+
+/// Repeats a block for each of `$count` (at most [`TOKENS`]) tokens, for the same reason.
+macro_rules! for_tokens {
+    ($t:ident < $count:ident, $body:block) => {
+        $crate::kernels::isa::for_16!(@ $t, { if $t < $count { $body } }, 0 1 2 3)
+    };
+}
+pub(super) use for_tokens;

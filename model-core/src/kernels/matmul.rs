@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::product::Product;
 use super::{Activations, Kernel, float};
 use crate::pack::Matrix;
-use crate::pack::layout::{COLUMNS, ROWS, block_bytes};
+use crate::pack::layout::{Layout, ROWS};
 use crate::pack::matrix::View;
 use crate::parallel;
 
@@ -36,7 +36,7 @@ pub fn matmul(kernel: Kernel, w: &Matrix, x: &Activations, y: &mut [f32]) {
     let row_groups = w.rows().div_ceil(ROWS);
     let least = (THREAD_WORK / (ROWS * w.columns() * x.tokens()).max(1)).max(1);
     parallel::ranges(row_groups, least, |range| match w.view() {
-        View::Coded { bytes, has_offsets } => coded(kernel, Coded { bytes, has_offsets, w, x }, output, range),
+        View::Coded { bytes, layout } => coded(kernel, Coded { bytes, layout, w, x }, output, range),
         View::Float(weights) => float_rows(weights, w, x, output, range),
     });
 }
@@ -44,20 +44,22 @@ pub fn matmul(kernel: Kernel, w: &Matrix, x: &Activations, y: &mut [f32]) {
 #[derive(Clone, Copy)]
 struct Coded<'a> {
     bytes: &'a [u8],
-    has_offsets: bool,
+    layout: Layout,
     w: &'a Matrix,
     x: &'a Activations,
 }
 
 fn coded(kernel: Kernel, product: Coded<'_>, output: Output, range: Range<usize>) {
-    let Coded { bytes, has_offsets, w, x } = product;
+    let Coded { bytes, layout, w, x } = product;
     assert_eq!(x.codes.len(), x.tokens() * w.columns(), "activations were not quantised");
+    assert!(x.has_sums || !layout.has_offsets, "activations were not summed");
     let product = Product {
-        blocks: bytes.as_ptr(),
-        groups: w.columns() / COLUMNS,
+        row_groups: bytes.as_ptr(),
+        layout,
         codes: x.codes.as_ptr(),
-        sums: x.sums.as_ptr(),
         scales: x.scales.as_ptr(),
+        sum_codes: x.sum_codes.as_ptr(),
+        sum_scales: x.sum_scales.as_ptr(),
         tokens: x.tokens(),
         y: output.y,
         y_stride: output.stride,
@@ -71,14 +73,14 @@ fn coded(kernel: Kernel, product: Coded<'_>, output: Output, range: Range<usize>
         let mut first = range.start;
         while first < range.end.min(whole) {
             let last = range.end.min(whole).min(first + pass);
-            kernel.multiply(has_offsets, product, first, last);
+            kernel.multiply(product, first, last);
             first = last;
         }
         if range.end > whole {
             let mut tail = vec![0.0; x.tokens() * ROWS];
-            let blocks = bytes[whole * product.groups * block_bytes(has_offsets)..].as_ptr();
-            let part = Product { blocks, y: tail.as_mut_ptr(), y_stride: ROWS, ..product };
-            kernel.multiply(has_offsets, part, 0, 1);
+            let row_groups = bytes[whole * layout.row_group_bytes()..].as_ptr();
+            let part = Product { row_groups, y: tail.as_mut_ptr(), y_stride: ROWS, ..product };
+            kernel.multiply(part, 0, 1);
             for (t, tail) in tail.chunks_exact(ROWS).enumerate() {
                 write_rows(output, t, whole * ROWS, &tail[..w.rows() - whole * ROWS]);
             }

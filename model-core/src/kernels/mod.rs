@@ -1,16 +1,20 @@
 //! Integer and float matrix products with the same bits on every path.
 //!
 //! `isa` names the vector operations, `product` and `attention` write each product once over them, and
-//! `scalar`, `x86_64` and `wasm32` hold nothing but instructions. `NUMERICS.md` has the contract.
+//! `scalar`, `x86_64` and `wasm32` hold nothing but instructions. `rows_outer` and `columns_outer` are the two orders in
+//! which a matrix product is walked, `source` what is multiplied in them. `NUMERICS.md` has the contract.
 
 mod activations;
 mod attention;
+mod columns_outer;
 mod dispatch;
 mod float;
 mod isa;
 mod matmul;
 mod product;
+mod rows_outer;
 mod scalar;
+mod source;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 mod wasm32;
 #[cfg(target_arch = "x86_64")]

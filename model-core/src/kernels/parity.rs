@@ -17,7 +17,7 @@ struct Case {
 }
 
 fn cases() -> impl Strategy<Value = Case> {
-    let shape = (1usize..40, 1usize..21, 1usize..10, any::<bool>(), any::<u64>(), 0usize..4);
+    let shape = (1usize..30, 1usize..70, 1usize..20, any::<bool>(), any::<u64>(), 0usize..4);
     shape.prop_map(|(rows, groups, tokens, affine, seed, hostile)| {
         let mut state = seed | 1;
         let mut next = move || {
@@ -36,25 +36,45 @@ fn cases() -> impl Strategy<Value = Case> {
         let codes = (0..rows * groups * 32).map(|_| extreme(next() as i8, next())).collect();
         let mut float = |size: f32| (next() as u32 as f32 / u32::MAX as f32 - 0.5) * size;
         let scales = (0..rows * groups).map(|_| float(0.1)).collect();
-        let offsets = (0..if affine { rows * groups } else { 0 }).map(|_| float(0.5)).collect();
+        let offsets =
+            (0..if affine { rows * groups } else { 0 }).map(|_| if hostile > 1 { -0.25 } else { float(0.5) }).collect();
         let x = (0..tokens * groups * 32).map(|_| if hostile > 1 { 7.5 } else { float(20.0) }).collect();
         Case { columns: groups * 32, tokens, codes, scales, offsets, x }
     })
 }
 
+/// Codes with one scale, as activations, sums and offsets have them.
+fn quantized(values: &[f32], limit: f32) -> (Vec<i64>, f32) {
+    let max = values.iter().fold(0.0f32, |max, value| max.max(value.abs()));
+    if max == 0.0 {
+        return (vec![0; values.len()], 0.0);
+    }
+    (values.iter().map(|value| (value * (limit / max)).round_ties_even() as i64).collect(), max / limit)
+}
+
+fn dot(a: &[i64], b: &[i64]) -> i64 {
+    let sum = a.iter().zip(b).map(|(a, b)| a * b).sum();
+    assert!(i32::try_from(sum).is_ok(), "{sum} does not fit an i32");
+    sum
+}
+
 /// The contract of `product.rs` for one output, without any of its code.
-fn expected(case: &Case, row: usize, x: &[i16], x_scale: f32) -> f32 {
+fn expected(case: &Case, row: usize, x: &[f32]) -> f32 {
     let groups = case.columns / 32;
+    let (x, x_scale) = quantized(x, 32767.0);
     let mut acc = 0.0f32;
-    for group in 0..groups {
-        let codes = &case.codes[row * case.columns + group * 32..][..32];
-        let x = &x[group * 32..][..32];
-        let dot: i64 = codes.iter().zip(x).map(|(&code, &x)| i64::from(code) * i64::from(x)).sum();
-        acc += dot as f32 * case.scales[row * groups + group];
-        if !case.offsets.is_empty() {
-            let sum: i64 = x.iter().map(|&x| i64::from(x)).sum();
-            acc += case.offsets[row * groups + group] * sum as f32;
+    if !case.offsets.is_empty() {
+        let sums: Vec<f32> = x.chunks_exact(32).map(|x| x.iter().sum::<i64>() as f32).collect();
+        let (sums, sum_scale) = quantized(&sums, 8191.0);
+        for (offsets, sums) in case.offsets[row * groups..][..groups].chunks(32).zip(sums.chunks(32)) {
+            let (offsets, offset_scale) = quantized(offsets, 8191.0);
+            acc += dot(&offsets, sums) as f32 * (offset_scale * sum_scale);
         }
+    }
+    for (group, x) in x.chunks_exact(32).enumerate() {
+        let codes: Vec<i64> =
+            case.codes[row * case.columns + group * 32..][..32].iter().map(|code| i64::from(*code)).collect();
+        acc += dot(&codes, x) as f32 * case.scales[row * groups + group];
     }
     acc * x_scale
 }
@@ -69,9 +89,9 @@ proptest! {
         let matrix = Matrix::from_codes(case.columns, &case.codes, &case.scales, &case.offsets);
         let mut x = Activations::default();
         x.quantize(&case.x, case.columns, Forms::of(&[&matrix])).unwrap();
-        let tokens = x.codes.chunks_exact(case.columns).zip(&x.scales);
+        let tokens = case.x.chunks_exact(case.columns);
         let naive: Vec<f32> =
-            tokens.flat_map(|(x, &scale)| (0..matrix.rows()).map(move |row| (row, x, scale))).map(|(row, x, scale)| expected(&case, row, x, scale)).collect();
+            tokens.flat_map(|x| (0..matrix.rows()).map(move |row| (row, x))).map(|(row, x)| expected(&case, row, x)).collect();
         for kernel in Kernel::available() {
             let mut y = vec![f32::NAN; case.tokens * matrix.rows()];
             matmul(kernel, &matrix, &x, &mut y);
@@ -103,11 +123,16 @@ proptest! {
         let mut out = vec![0.0; case.columns];
         for row in 0..matrix.rows() {
             prop_assert!(matrix.row_into(row, &mut out));
+            let offsets: Vec<f32> = case.offsets.iter().skip(row * groups).take(groups).copied().collect();
+            let offsets: Vec<f32> = offsets.chunks(32).flat_map(|offsets| {
+                let (codes, scale) = quantized(offsets, 8191.0);
+                codes.into_iter().map(move |code| scale * code as f32)
+            }).collect();
             for (column, out) in out.iter().enumerate() {
-                let at = row * groups + column / 32;
-                let offset = case.offsets.get(at).copied().unwrap_or(0.0);
-                let exact = case.scales[at] * f32::from(case.codes[row * case.columns + column]) + offset;
-                prop_assert_eq!(out.to_bits(), exact.to_bits());
+                let group = column / 32;
+                let product = case.scales[row * groups + group] * f32::from(case.codes[row * case.columns + column]);
+                let value = offsets.get(group).map_or(product, |offset| product + offset);
+                prop_assert_eq!(out.to_bits(), value.to_bits());
             }
         }
         prop_assert!(!matrix.row_into(matrix.rows(), &mut out));

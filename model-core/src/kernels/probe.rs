@@ -51,7 +51,7 @@ pub fn digest(kernel: Kernel, seed: u64) -> Option<u64> {
 }
 
 fn coded(kernel: Kernel, random: &mut Random, affine: bool) -> Option<Vec<f32>> {
-    let (rows, groups, tokens) = (random.number(1, 40), random.number(1, 26), random.number(1, 9));
+    let (rows, groups, tokens) = (random.number(1, 40), random.number(1, 70), random.number(1, 19));
     let codes: Vec<i8> = (0..rows * groups * 32).map(|_| random.next() as i8).collect();
     let scales = random.floats(rows * groups);
     let offsets = random.floats(if affine { rows * groups } else { 0 });

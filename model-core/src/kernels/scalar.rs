@@ -11,7 +11,7 @@ impl Isa for Scalar {
     type Pair = [i16; 2];
     type Codes = [[i16; 2]; 8];
 
-    const GROUPS_HELD: usize = 0;
+    const HOLDS_ACTIVATIONS: bool = false;
 
     #[inline(always)]
     unsafe fn zero() -> Self::Ints {

@@ -19,7 +19,7 @@ impl Isa for Simd128 {
     type Pair = v128;
     type Codes = Two;
 
-    const GROUPS_HELD: usize = 8;
+    const HOLDS_ACTIVATIONS: bool = true;
 
     #[inline(always)]
     unsafe fn zero() -> Self::Ints {

@@ -15,7 +15,7 @@ impl Isa for Avx2 {
     type Pair = __m256i;
     type Codes = __m256i;
 
-    const GROUPS_HELD: usize = 0;
+    const HOLDS_ACTIVATIONS: bool = false;
 
     #[inline(always)]
     unsafe fn zero() -> Self::Ints {

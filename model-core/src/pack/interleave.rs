@@ -1,33 +1,52 @@
 //! Decoded rows to the order of [`super::layout`].
 
-use super::layout::{COLUMNS, ROWS};
+use super::layout::{COLUMNS, Layout, OFFSET_LIMIT, ROWS, SECTION, Section};
 #[cfg(any(test, feature = "fixtures"))]
 use super::{Matrix, matrix::Data};
+use crate::kernels::{NonFinite, quantize_into};
 
 /// Decoded rows, row-major.
+#[derive(Clone, Copy)]
 pub(super) struct Rows<'a> {
-    pub columns: usize,
     pub codes: &'a [i8],
     pub scales: &'a [f32],
     pub offsets: &'a [f32],
 }
 
 /// Appends whole row groups; the last one is filled up with zeros.
-pub(super) fn interleave_codes(packed: &mut Vec<u8>, rows: Rows<'_>) {
-    let groups = rows.columns / COLUMNS;
-    let row_groups = rows.scales.len().div_ceil(groups * ROWS);
-    for row_group in 0..row_groups {
-        let first = row_group * ROWS * groups;
+///
+/// # Errors
+/// An offset is infinite or NaN.
+pub(super) fn interleave_codes(packed: &mut Vec<u8>, layout: Layout, rows: Rows<'_>) -> Result<(), NonFinite> {
+    let groups = layout.groups;
+    for first in (0..rows.scales.len()).step_by(ROWS * groups) {
         let last = rows.scales.len().min(first + ROWS * groups);
-        for group in 0..groups {
-            let at = first + group;
-            interleave_block(packed, &rows.codes[at * COLUMNS..last * COLUMNS], rows.columns);
+        for section in layout.sections() {
+            interleave_offsets(packed, &rows.offsets[first..last], groups, section)?;
+        }
+        for at in first..first + groups {
+            interleave_block(packed, &rows.codes[at * COLUMNS..last * COLUMNS], groups * COLUMNS);
             interleave_values(packed, &rows.scales[at..last], groups);
-            if !rows.offsets.is_empty() {
-                interleave_values(packed, &rows.offsets[at..last], groups);
-            }
         }
     }
+    Ok(())
+}
+
+/// Appends a section of the offset strip; `offsets` are those of the row group's rows, each of `groups`.
+fn interleave_offsets(packed: &mut Vec<u8>, offsets: &[f32], groups: usize, section: Section) -> Result<(), NonFinite> {
+    let (mut codes, mut scales) = ([[[0i16; 2]; ROWS]; SECTION / 2], [0.0; ROWS]);
+    for (lane, (offsets, scale)) in offsets.chunks_exact(groups).zip(&mut scales).enumerate() {
+        let offsets = &offsets[section.first..groups.min(section.first + SECTION)];
+        let mut row = [0; SECTION];
+        *scale = quantize_into(offsets, OFFSET_LIMIT, &mut row)?;
+        for (pair, row) in codes.iter_mut().zip(row.as_chunks().0) {
+            pair[lane] = *row;
+        }
+    }
+    let codes = &codes[..section.pairs];
+    packed.extend(codes.as_flattened().as_flattened().iter().flat_map(|code| code.to_le_bytes()));
+    interleave_values(packed, &scales, 1);
+    Ok(())
 }
 
 /// Appends the codes of one block: `codes` begins with the block's first row, rows follow at `stride`.
@@ -68,9 +87,10 @@ impl Matrix {
     /// A coded matrix from row-major codes, scales and offsets (none: not affine).
     pub(crate) fn from_codes(columns: usize, codes: &[i8], scales: &[f32], offsets: &[f32]) -> Self {
         let mut bytes = Vec::new();
-        interleave_codes(&mut bytes, Rows { columns, codes, scales, offsets });
-        let data = Data::Coded { bytes, has_offsets: !offsets.is_empty() };
-        Self { rows: codes.len() / columns, columns, data }
+        let layout = Layout { groups: columns / COLUMNS, has_offsets: !offsets.is_empty() };
+        let finite = interleave_codes(&mut bytes, layout, Rows { codes, scales, offsets });
+        assert_eq!(finite, Ok(()), "offsets of a test matrix");
+        Self { rows: codes.len() / columns, columns, data: Data::Coded { bytes, layout } }
     }
 
     /// A float matrix from row-major values.

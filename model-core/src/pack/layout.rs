@@ -1,30 +1,126 @@
 //! The packed form of a matrix: what the kernels read and the packer writes.
 //!
-//! Rows stand in groups of 8 (the last group is filled up with zero rows). In a coded matrix a row group holds, for
-//! every 32 columns, one block:
+//! Rows stand in groups of 8 (the last group is filled up with zero rows). In a coded matrix a row group is an offset
+//! strip (affine formats only), and one block for every 32 columns.
 //!
 //! ```text
-//! byte    0 ..  16   column pair 0: row 0 (2 codes), row 1, … row 7        i8
+//! block   0 ..  16   column pair 0: row 0 (2 codes), row 1, … row 7        i8
 //!        16 ..  32   column pair 1
 //!           …
 //!       240 .. 256   column pair 15
 //!       256 .. 288   scale of row 0, … row 7                               f32, little-endian
-//!       288 .. 320   offset of row 0, … row 7 (affine formats only)        f32, little-endian
 //! ```
 //!
-//! A weight is `scale * code + offset`. One vector load of a column pair therefore feeds eight outputs, and the scales
-//! of eight outputs are applied at once. A float matrix stands as `[row group][column][8 rows]` of `f32`.
+//! One vector load of a column pair therefore feeds eight outputs, and the scales of eight outputs are applied at once.
+//! The strip has a section for every 32 blocks, or what is left of them, and is built like the blocks, with a column
+//! for each block:
+//!
+//! ```text
+//! section 0 ..  32   blocks 0 and 1: row 0 (2 offset codes), … row 7       i16, little-endian
+//!        32 ..  64   blocks 2 and 3
+//!           …                                    (a missing last block of a pair has zeros)
+//!       then 32 bytes: offset scale of row 0, … row 7                      f32, little-endian
+//! ```
+//!
+//! A weight is `scale * code + offset scale * offset code`. A float matrix stands as `[row group][column][8 rows]` of
+//! `f32`.
 
 /// Rows that share a group.
 pub(crate) const ROWS: usize = 8;
 /// Columns that share a scale.
 pub(crate) const COLUMNS: usize = 32;
+/// Blocks that share a section of the offset strip: as many products as stay exact in `i32`.
+pub(crate) const SECTION: usize = 32;
+/// Largest offset code, and largest code of the activation sums that meet it: `SECTION` products stay below 2^31.
+pub(crate) const OFFSET_LIMIT: f32 = 8191.0;
+/// Bytes of the eight scales of a block or a section.
+pub(crate) const SCALES_BYTES: usize = 4 * ROWS;
+/// Bytes of the offset codes of two blocks.
+pub(crate) const OFFSET_PAIR_BYTES: usize = 2 * 2 * ROWS;
 /// Where the scales of a block stand, in bytes.
 pub(crate) const SCALES_AT: usize = ROWS * COLUMNS;
-/// Where the offsets of a block stand, in bytes.
-pub(crate) const OFFSETS_AT: usize = SCALES_AT + 4 * ROWS;
 
-/// Bytes of one block.
-pub(crate) const fn block_bytes(has_offsets: bool) -> usize {
-    if has_offsets { OFFSETS_AT + 4 * ROWS } else { OFFSETS_AT }
+/// The shape of a coded row group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Layout {
+    /// Blocks, one for every 32 columns.
+    pub groups: usize,
+    /// Whether there is an offset strip.
+    pub has_offsets: bool,
+}
+
+/// A section of the offset strip.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Section {
+    /// Where it begins in the row group, in bytes.
+    pub at: usize,
+    /// First block that it is for.
+    pub first: usize,
+    /// Pairs of blocks, the last one perhaps with one block only.
+    pub pairs: usize,
+}
+
+impl Section {
+    /// Where its scales stand in the row group, in bytes.
+    pub const fn scales_at(self) -> usize {
+        self.at + self.pairs * OFFSET_PAIR_BYTES
+    }
+}
+
+impl Layout {
+    /// The sections of the offset strip, in order.
+    pub fn sections(self) -> impl Iterator<Item = Section> {
+        let groups = if self.has_offsets { self.groups } else { 0 };
+        (0..groups).step_by(SECTION).map(move |first| Section {
+            at: first / SECTION * (SECTION / 2 * OFFSET_PAIR_BYTES + SCALES_BYTES),
+            first,
+            pairs: (groups - first).min(SECTION).div_ceil(2),
+        })
+    }
+
+    /// Bytes of the offset strip, and so the place of the first block.
+    pub const fn strip_bytes(self) -> usize {
+        if !self.has_offsets {
+            return 0;
+        }
+        self.groups.div_ceil(2) * OFFSET_PAIR_BYTES + self.groups.div_ceil(SECTION) * SCALES_BYTES
+    }
+
+    /// Bytes of one block.
+    pub const fn block_bytes(self) -> usize {
+        SCALES_AT + SCALES_BYTES
+    }
+
+    /// Bytes of a row group.
+    pub const fn row_group_bytes(self) -> usize {
+        self.strip_bytes() + self.groups * self.block_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sections_follow_each_other_up_to_the_first_block() {
+        for groups in [1, 2, 18, 31, 32, 33, 48, 64, 344] {
+            let layout = Layout { groups, has_offsets: true };
+            let (mut at, mut first) = (0, 0);
+            for section in layout.sections() {
+                assert_eq!((section.at, section.first), (at, first));
+                at = section.scales_at() + SCALES_BYTES;
+                first += 2 * section.pairs;
+            }
+            assert_eq!((layout.strip_bytes(), groups.next_multiple_of(2)), (at, first));
+            let plain = Layout { has_offsets: false, ..layout };
+            assert_eq!((plain.sections().count(), plain.strip_bytes()), (0, 0));
+            assert_eq!(layout.row_group_bytes() - plain.row_group_bytes(), at);
+        }
+    }
+
+    #[test]
+    fn a_section_of_largest_codes_does_not_overflow() {
+        let limit = OFFSET_LIMIT as i64;
+        assert!(SECTION as i64 * limit * limit <= i64::from(i32::MAX));
+    }
 }

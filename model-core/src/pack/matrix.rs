@@ -1,6 +1,6 @@
 //! A packed matrix and its rows. Its layout is in [`super::layout`].
 
-use super::layout::{COLUMNS, OFFSETS_AT, ROWS, SCALES_AT, block_bytes};
+use super::layout::{COLUMNS, Layout, OFFSET_PAIR_BYTES, ROWS, SCALES_AT, SECTION, Section};
 
 /// A weight matrix of shape `[rows, columns]` (outputs, inputs) in packed form.
 #[derive(Debug, Clone)]
@@ -13,8 +13,8 @@ pub struct Matrix {
 /// The packed weights.
 #[derive(Debug, Clone)]
 pub(super) enum Data {
-    /// Blocks of codes, scales and perhaps offsets.
-    Coded { bytes: Vec<u8>, has_offsets: bool },
+    /// Row groups of blocks and perhaps offset strips.
+    Coded { bytes: Vec<u8>, layout: Layout },
     /// `[row group][column][8 rows]`.
     Float(Vec<f32>),
 }
@@ -22,12 +22,12 @@ pub(super) enum Data {
 /// Borrowed packed weights, as the kernels see them.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum View<'a> {
-    /// Blocks in the coded layout.
+    /// Coded row groups.
     Coded {
-        /// `row_groups * groups` blocks.
+        /// All row groups.
         bytes: &'a [u8],
-        /// Whether blocks carry offsets.
-        has_offsets: bool,
+        /// The shape of each.
+        layout: Layout,
     },
     /// `[row group][column][8 rows]`.
     Float(&'a [f32]),
@@ -57,9 +57,14 @@ impl Matrix {
         matches!(self.data, Data::Coded { .. })
     }
 
+    /// Whether products with this matrix read the sums of the groups of their activations.
+    pub(crate) fn reads_sums(&self) -> bool {
+        matches!(self.data, Data::Coded { layout: Layout { has_offsets: true, .. }, .. })
+    }
+
     pub(crate) fn view(&self) -> View<'_> {
         match &self.data {
-            Data::Coded { bytes, has_offsets } => View::Coded { bytes, has_offsets: *has_offsets },
+            Data::Coded { bytes, layout } => View::Coded { bytes, layout: *layout },
             Data::Float(values) => View::Float(values),
         }
     }
@@ -71,7 +76,7 @@ impl Matrix {
             return false;
         }
         match self.view() {
-            View::Coded { bytes, has_offsets } => self.coded_row(bytes, has_offsets, row, out),
+            View::Coded { bytes, layout } => coded_row(bytes, layout, row, out),
             View::Float(values) => {
                 let group = &values[row / ROWS * ROWS * self.columns..];
                 for (out, column) in out.iter_mut().zip(group.chunks_exact(ROWS)) {
@@ -81,22 +86,37 @@ impl Matrix {
         }
         true
     }
+}
 
-    fn coded_row(&self, bytes: &[u8], has_offsets: bool, row: usize, out: &mut [f32]) {
-        let (block, lane) = (block_bytes(has_offsets), row % ROWS);
-        let row_group = &bytes[row / ROWS * (self.columns / COLUMNS) * block..];
-        for (out, block) in out.chunks_exact_mut(COLUMNS).zip(row_group.chunks_exact(block)) {
-            let scale = float_at(block, SCALES_AT + 4 * lane);
-            let offset = if has_offsets { float_at(block, OFFSETS_AT + 4 * lane) } else { 0.0 };
-            for (pair, out) in out.chunks_exact_mut(2).enumerate() {
-                for (i, out) in out.iter_mut().enumerate() {
-                    *out = scale * f32::from(block[2 * ROWS * pair + 2 * lane + i] as i8) + offset;
-                }
+fn coded_row(bytes: &[u8], layout: Layout, row: usize, out: &mut [f32]) {
+    let lane = row % ROWS;
+    let row_group = &bytes[row / ROWS * layout.row_group_bytes()..][..layout.row_group_bytes()];
+    let blocks = row_group[layout.strip_bytes()..].chunks_exact(layout.block_bytes());
+    for (out, block) in out.chunks_exact_mut(COLUMNS).zip(blocks) {
+        let scale = float_at(block, SCALES_AT + 4 * lane);
+        for (pair, out) in out.chunks_exact_mut(2).enumerate() {
+            for (i, out) in out.iter_mut().enumerate() {
+                *out = scale * f32::from(block[2 * ROWS * pair + 2 * lane + i] as i8);
             }
+        }
+    }
+    for section in layout.sections() {
+        add_offsets(row_group, section, lane, &mut out[section.first * COLUMNS..]);
+    }
+}
+
+/// Adds a section's offsets to the values of one row, from the section's first group on.
+fn add_offsets(row_group: &[u8], section: Section, lane: usize, out: &mut [f32]) {
+    let scale = float_at(row_group, section.scales_at() + 4 * lane);
+    for (i, out) in out.chunks_exact_mut(COLUMNS).take(SECTION).enumerate() {
+        let at = section.at + i / 2 * OFFSET_PAIR_BYTES + 4 * lane + i % 2 * 2;
+        let offset = scale * f32::from(i16::from_le_bytes([row_group[at], row_group[at + 1]]));
+        for out in out {
+            *out += offset;
         }
     }
 }
 
-fn float_at(block: &[u8], at: usize) -> f32 {
-    f32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]])
+fn float_at(bytes: &[u8], at: usize) -> f32 {
+    f32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }

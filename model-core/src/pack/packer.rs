@@ -1,7 +1,7 @@
 //! Decodes a tensor of the file into a [`Matrix`], a bounded number of rows at a step.
 
 use super::interleave::{Rows, interleave_codes, interleave_floats};
-use super::layout::{COLUMNS, ROWS, block_bytes};
+use super::layout::{COLUMNS, Layout, ROWS};
 use super::matrix::Data;
 use super::{Error, Matrix};
 use crate::gguf::TensorInfo;
@@ -61,10 +61,10 @@ impl Packer {
         let has_offsets = quant::has_offset(tensor.ty);
         let sizes = || {
             let (rows, columns) = (usize::try_from(rows).ok()?, usize::try_from(columns).ok()?);
-            let groups =
-                if coded { columns / COLUMNS * block_bytes(has_offsets) } else { columns.checked_mul(4 * ROWS)? };
+            let layout = Layout { groups: columns / COLUMNS, has_offsets };
+            let row_group = if coded { layout.row_group_bytes() } else { columns.checked_mul(4 * ROWS)? };
             let row_bytes = (columns / tensor.ty.block_elements()).checked_mul(tensor.ty.block_bytes())?;
-            let bytes = rows.div_ceil(ROWS).checked_mul(groups)?;
+            let bytes = rows.div_ceil(ROWS).checked_mul(row_group)?;
             (bytes <= isize::MAX as usize).then_some((rows, columns, row_bytes, bytes))
         };
         let (rows, columns, row_bytes, bytes) =
@@ -73,7 +73,7 @@ impl Packer {
         let data = if coded {
             let mut data = Vec::new();
             data.try_reserve_exact(bytes).map_err(no_memory)?;
-            Data::Coded { bytes: data, has_offsets }
+            Data::Coded { bytes: data, layout: Layout { groups: columns / COLUMNS, has_offsets } }
         } else {
             let mut data = Vec::new();
             data.try_reserve_exact(bytes / 4).map_err(no_memory)?;
@@ -125,14 +125,13 @@ impl Packer {
         };
         let format = |source| Error::Format { tensor: tensor.name.clone(), source };
         let finite = match &mut self.matrix.data {
-            Data::Coded { bytes: packed, has_offsets } => {
+            Data::Coded { bytes: packed, layout } => {
                 let groups = rows * columns / COLUMNS;
                 codes.resize(groups * COLUMNS, 0);
                 scales.resize(groups, 0.0);
-                offsets.resize(if *has_offsets { groups } else { 0 }, 0.0);
+                offsets.resize(if layout.has_offsets { groups } else { 0 }, 0.0);
                 quant::decode_codes(tensor.ty, bytes, codes, scales, offsets).map_err(format)?;
-                interleave_codes(packed, Rows { columns, codes, scales, offsets });
-                all_finite(scales) && all_finite(offsets)
+                all_finite(scales) && interleave_codes(packed, *layout, Rows { codes, scales, offsets }).is_ok()
             }
             Data::Float(packed) => {
                 values.resize(rows * columns, 0.0);

@@ -51,9 +51,9 @@ fn values(matrix: &Matrix) -> Vec<f32> {
     values
 }
 
-/// Whether codes give the values of the file: exactly, but for the rounding of the offsets of centred codes.
+/// Whether codes give the values of the file: exactly, but for offsets, which have 14 bits of the largest of their row.
 fn agree(ty: GgmlType, found: &[f32], exact: &[f32]) -> bool {
-    let bound = if quant::has_offset(ty) { 1e-5 } else { 0.0 };
+    let bound = if quant::has_offset(ty) { 1e-4 } else { 0.0 };
     found.iter().zip(exact).all(|(found, exact)| (found - exact).abs() <= bound)
 }
 
@@ -84,7 +84,7 @@ fn takes_no_more_memory_than_announced_and_works_in_steps() {
     }
     assert_eq!(packer.source_bytes(), info.bytes);
     assert!(steps > 3, "{steps}");
-    assert_eq!(packer.finish().unwrap().bytes(), 16_384 / 8 * 2 * 320);
+    assert_eq!(packer.finish().unwrap().bytes(), 16_384 / 8 * (2 * 288 + 64));
     assert!(Packer::new(&info, Precision::Quantized).unwrap().finish().is_none());
 }
 

@@ -4,10 +4,13 @@
 //! ```text
 //! Q8_0  d f16 | 32 codes i8                       code as stored
 //! Q4_0  d f16 | 16 bytes                          low nibbles are weights 0..16, high ones 16..32; minus 8
-//! Q4_1  d f16 | m f16 | 16 bytes                  same, no bias, offset m
+//! Q4_1  d f16 | m f16 | 16 bytes                  same, minus 8; offset m + 8 d
 //! Q5_0  d f16 | h u32 | 16 bytes                  same, bit i of h is bit 4 of weight i; minus 16
-//! Q5_1  d f16 | m f16 | h u32 | 16 bytes          same, no bias, offset m
+//! Q5_1  d f16 | m f16 | h u32 | 16 bytes          same, minus 16; offset m + 16 d
 //! ```
+//!
+//! GGML defines the affine formats by unsigned codes and the minimum m. Centred codes have half the range, and offsets
+//! that are small where weights lie around zero.
 //!
 //! Loading a model on the IC decodes every weight, so the bodies work on fixed-size arrays: no bounds checks, no
 //! branches, nothing that wasm vectors lack. The compiled loops take, per weight, 1.9 (Q8_0), 2.2 (Q4_0),
@@ -25,7 +28,10 @@ pub(super) type Codes = [i8; GROUP];
 
 /// A block format of `N` bytes for 32 weights.
 pub(super) trait Format<const N: usize> {
-    /// Writes the codes; returns scale and offset, which is 0 for formats without one.
+    /// What GGML's codes have more than these; 0 for formats without a minimum.
+    const CENTRE: i8 = 0;
+
+    /// Writes the codes; returns the scale and GGML's minimum, which is 0 for formats without one.
     fn decode(block: &[u8; N], codes: &mut Codes) -> (f32, f32);
 }
 
@@ -94,7 +100,9 @@ fn linear_codes<const N: usize, F: Format<N>>(bytes: &[u8], codes: &mut [i8], sc
 fn affine_codes<const N: usize, F: Format<N>>(bytes: &[u8], codes: &mut [i8], scales: &mut [f32], offsets: &mut [f32]) {
     let blocks = bytes.as_chunks::<N>().0.iter();
     for ((block, codes), (scale, offset)) in blocks.zip(codes.as_chunks_mut().0).zip(scales.iter_mut().zip(offsets)) {
-        (*scale, *offset) = F::decode(block, codes);
+        let minimum;
+        (*scale, minimum) = F::decode(block, codes);
+        *offset = minimum + f32::from(F::CENTRE) * *scale;
     }
 }
 
@@ -117,9 +125,9 @@ fn linear_values<const N: usize, F: Format<N>>(bytes: &[u8], out: &mut [f32]) {
 fn affine_values<const N: usize, F: Format<N>>(bytes: &[u8], out: &mut [f32]) {
     let mut codes = [0; GROUP];
     for (block, out) in bytes.as_chunks::<N>().0.iter().zip(out.as_chunks_mut::<GROUP>().0) {
-        let (scale, offset) = F::decode(block, &mut codes);
+        let (scale, minimum) = F::decode(block, &mut codes);
         for (out, code) in out.iter_mut().zip(codes) {
-            *out = scale * f32::from(code) + offset;
+            *out = scale * f32::from(code + F::CENTRE) + minimum;
         }
     }
 }
@@ -154,7 +162,7 @@ struct Q4_0;
 impl Format<18> for Q4_0 {
     #[inline(always)]
     fn decode([d0, d1, q @ ..]: &[u8; 18], codes: &mut Codes) -> (f32, f32) {
-        nibbles(q, 8, codes);
+        nibbles(q, codes);
         (half_value([*d0, *d1]), 0.0)
     }
 }
@@ -163,9 +171,11 @@ impl Format<18> for Q4_0 {
 struct Q4_1;
 
 impl Format<20> for Q4_1 {
+    const CENTRE: i8 = 8;
+
     #[inline(always)]
     fn decode([d0, d1, m0, m1, q @ ..]: &[u8; 20], codes: &mut Codes) -> (f32, f32) {
-        nibbles(q, 0, codes);
+        nibbles(q, codes);
         (half_value([*d0, *d1]), half_value([*m0, *m1]))
     }
 }
@@ -176,7 +186,7 @@ struct Q5_0;
 impl Format<22> for Q5_0 {
     #[inline(always)]
     fn decode([d0, d1, h0, h1, h2, h3, q @ ..]: &[u8; 22], codes: &mut Codes) -> (f32, f32) {
-        nibbles_and_bits(q, [*h0, *h1, *h2, *h3], Bias::Sixteen, codes);
+        nibbles_and_bits(q, [*h0, *h1, *h2, *h3], codes);
         (half_value([*d0, *d1]), 0.0)
     }
 }
@@ -185,26 +195,22 @@ impl Format<22> for Q5_0 {
 struct Q5_1;
 
 impl Format<24> for Q5_1 {
+    const CENTRE: i8 = 16;
+
     #[inline(always)]
     fn decode([d0, d1, m0, m1, h0, h1, h2, h3, q @ ..]: &[u8; 24], codes: &mut Codes) -> (f32, f32) {
-        nibbles_and_bits(q, [*h0, *h1, *h2, *h3], Bias::None, codes);
+        nibbles_and_bits(q, [*h0, *h1, *h2, *h3], codes);
         (half_value([*d0, *d1]), half_value([*m0, *m1]))
     }
 }
 
-/// `codes = nibble - bias`; low nibbles are the first 16 weights, high nibbles the last 16.
+/// `codes = nibble - 8`; low nibbles are the first 16 weights, high nibbles the last 16.
 #[inline(always)]
-fn nibbles(packed: &[u8; GROUP / 2], bias: i8, codes: &mut Codes) {
+fn nibbles(packed: &[u8; GROUP / 2], codes: &mut Codes) {
     for i in 0..GROUP / 2 {
-        codes[i] = (packed[i] & 0x0f) as i8 - bias;
-        codes[i + GROUP / 2] = (packed[i] >> 4) as i8 - bias;
+        codes[i] = (packed[i] & 0x0f) as i8 - 8;
+        codes[i + GROUP / 2] = (packed[i] >> 4) as i8 - 8;
     }
-}
-
-/// What is subtracted from five-bit codes.
-enum Bias {
-    None,
-    Sixteen,
 }
 
 /// A byte in each byte of a u64.
@@ -212,22 +218,19 @@ const fn each(byte: u8) -> u64 {
     u64::from_le_bytes([byte; 8])
 }
 
-/// Five-bit codes: nibbles as in [`nibbles`], bit i of `high` (little-endian) is the fifth bit of weight i.
+/// Five-bit codes minus 16: nibbles as in [`nibbles`], bit i of `high` (little-endian) is the fifth bit of weight i.
 ///
 /// Eight codes at a time in a u64. That beats byte vectors on wasm, which cannot shift lanes by different counts.
 #[inline(always)]
-fn nibbles_and_bits(packed: &[u8; GROUP / 2], high: [u8; 4], bias: Bias, codes: &mut Codes) {
+fn nibbles_and_bits(packed: &[u8; GROUP / 2], high: [u8; 4], codes: &mut Codes) {
     let (halves, _) = packed.as_chunks::<8>();
     let words = [0, 4].into_iter().flat_map(|shift| halves.iter().map(move |half| u64::from_le_bytes(*half) >> shift));
     for ((word, high), codes) in words.zip(high).zip(codes.as_chunks_mut::<8>().0) {
         // Byte j keeps bit j of `high`; adding 0x7f carries it to bit 7 of its own byte.
         let kept = (u64::from(high) * each(1)) & 0x8040_2010_0804_0201;
         let carried = kept + each(0x7f);
-        let fifth = match bias {
-            Bias::None => (carried >> 3) & each(0x10),
-            // Less 16, a set bit vanishes, and a clear one leaves the nibble with a negative sign.
-            Bias::Sixteen => ((!carried >> 7) & each(1)) * 0xf0,
-        };
+        // Less 16, a set bit vanishes, and a clear one leaves the nibble with a negative sign.
+        let fifth = ((!carried >> 7) & each(1)) * 0xf0;
         *codes = ((word & each(0x0f)) | fifth).to_le_bytes().map(|code| code as i8);
     }
 }
@@ -241,12 +244,10 @@ mod tests {
         let packed = [0x21; GROUP / 2];
         for bit in 0..GROUP {
             let high = (1u32 << bit).to_le_bytes();
-            let (mut plain, mut biased) = ([0; GROUP], [0; GROUP]);
-            nibbles_and_bits(&packed, high, Bias::None, &mut plain);
-            nibbles_and_bits(&packed, high, Bias::Sixteen, &mut biased);
-            let expected = std::array::from_fn(|i| (if i < 16 { 1 } else { 2 }) + (if i == bit { 16 } else { 0 }));
-            assert_eq!(plain, expected);
-            assert_eq!(biased, expected.map(|code| code - 16));
+            let mut codes = [0; GROUP];
+            nibbles_and_bits(&packed, high, &mut codes);
+            let nibble = |i: usize| if i < 16 { 1 } else { 2 };
+            assert_eq!(codes, std::array::from_fn(|i| nibble(i) - if i == bit { 0 } else { 16 }));
         }
     }
 

@@ -1,8 +1,9 @@
-//! The block formats of GGML: exact decode to integer codes with f32 scales (and offsets), exact f32 values,
-//! and the reference quantizers. Knows blocks, not tensors, files or the packed layout.
+//! The block formats of GGML: decode to integer codes with f32 scales (and offsets), exact f32 values, and the
+//! reference quantizers. Knows blocks, not tensors, files or the packed layout.
 //!
-//! A weight of the code formats is `scale * code + offset`, each operation rounded to f32. Source: the
-//! `dequantize_row_*` and `quantize_row_*_ref` functions of ggml, the PyPI package `gguf` as the independent check.
+//! A weight of the code formats is `scale * code`, or `scale * code + offset` with codes that are centred at zero and
+//! an offset that is rounded to f32 once. Source: the `dequantize_row_*` and `quantize_row_*_ref` functions of ggml, the
+//! PyPI package `gguf` as the independent check.
 
 mod decode;
 mod encode;
@@ -125,11 +126,11 @@ pub fn group_len(ty: GgmlType) -> usize {
     if matches!(ty, GgmlType::Q2_K | GgmlType::Q3_K | GgmlType::Q6_K) { HALF_GROUP } else { GROUP }
 }
 
-/// Decodes blocks to codes, scales and offsets, exactly.
+/// Decodes blocks to centred codes, scales and offsets.
 ///
 /// `bytes` holds whole blocks; `codes` takes one code per weight in their order, `scales` one scale for each
 /// [`group_len`] of them, `offsets` as many if the type has them ([`has_offset`]) and is empty otherwise. Scales and
-/// offsets are the file's, be they finite or not.
+/// offsets are what the file gives, be they finite or not.
 ///
 /// # Errors
 /// [`Error::Unsupported`] unless [`supports_codes`]; [`Error::PartialBlock`], [`Error::BufferLength`] for lengths.

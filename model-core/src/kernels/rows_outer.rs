@@ -1,0 +1,36 @@
+//! A product row group by row group, each at once over all columns, with activations from memory.
+
+use super::isa::Isa;
+use super::product::{Product, group_step, section_step};
+use super::source::{InMemory, Source};
+use crate::pack::layout::{COLUMNS, ROWS};
+
+/// Computes row groups `first..last` for the first T tokens.
+///
+/// # Safety
+/// As [`super::product::multiply`]; T tokens are left.
+#[inline(always)]
+pub(super) unsafe fn multiply<I: Isa, S: Source, const T: usize>(product: Product, first: usize, last: usize) {
+    let (layout, codes_stride, sums_stride) = (product.layout, product.codes_stride(), product.sums_stride());
+    // SAFETY: row groups `first..last` lie inside the matrix and inside `y`; sums are there if sections are.
+    unsafe {
+        for row_group in first..last {
+            let weights = product.row_groups.add(row_group * layout.row_group_bytes());
+            let mut acc = [I::splat(0.0); T];
+            for section in layout.sections() {
+                let x = InMemory { codes: product.sum_codes.add(section.first), stride: sums_stride };
+                section_step::<I, T>(&mut acc, weights.add(section.at), section.pairs, x, product.sum_scales);
+            }
+            let mut block = weights.add(layout.strip_bytes());
+            for group in 0..layout.groups {
+                let x = InMemory { codes: product.codes.add(group * COLUMNS), stride: codes_stride };
+                group_step::<I, S, T>(&mut acc, block, x);
+                block = block.add(S::BLOCK_BYTES);
+            }
+            for (t, acc) in acc.into_iter().enumerate() {
+                let y = product.y.add(t * product.y_stride + row_group * ROWS);
+                I::store(y, I::mul(acc, I::splat(*product.scales.add(t))));
+            }
+        }
+    }
+}

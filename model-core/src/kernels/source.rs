@@ -1,0 +1,94 @@
+//! Where the integers of a product come from: codes of weights on one side, activations on the other.
+
+use super::isa::{Isa, for_16, for_tokens};
+use crate::pack::layout::{COLUMNS, OFFSET_PAIR_BYTES, ROWS, SCALES_AT, SCALES_BYTES};
+
+/// Column pairs of a group, and group pairs of a section.
+pub(super) const PAIRS: usize = COLUMNS / 2;
+
+/// Up to 16 pairs of codes for each of some tokens: the activations of one group, or the sums of a section's groups.
+pub(super) trait Inputs<I: Isa>: Copy {
+    /// One pair of one token, repeated for every row.
+    ///
+    /// # Safety
+    /// As [`Isa`]; the token and the pair exist.
+    unsafe fn pair(self, token: usize, pair: usize) -> I::Pair;
+}
+
+/// Inputs that are read where they are needed.
+#[derive(Clone, Copy)]
+pub(super) struct InMemory {
+    /// The first token's.
+    pub codes: *const i16,
+    /// Codes between neighbouring tokens.
+    pub stride: usize,
+}
+
+impl<I: Isa> Inputs<I> for InMemory {
+    #[inline(always)]
+    unsafe fn pair(self, token: usize, pair: usize) -> I::Pair {
+        // SAFETY: the caller names a token and a pair that exist.
+        unsafe { I::pair(self.codes.add(token * self.stride + 2 * pair)) }
+    }
+}
+
+/// How the codes of a block stand in memory, and their product with activations.
+pub(super) trait Source {
+    /// Bytes of a block's codes. Its scales follow them.
+    const CODE_BYTES: usize;
+    /// Bytes of a block.
+    const BLOCK_BYTES: usize = Self::CODE_BYTES + SCALES_BYTES;
+
+    /// Multiplies one block (8 rows, 32 columns) at `codes`: for T tokens, the exact `Σ code * x_code` of every row.
+    ///
+    /// # Safety
+    /// As [`Isa`]; a block's codes stand at `codes`, and `x` has T tokens and 16 pairs.
+    unsafe fn multiply<I: Isa, const T: usize>(codes: *const u8, x: impl Inputs<I>) -> [I::Ints; T];
+}
+
+/// A byte per code.
+pub(super) struct Wide;
+
+impl Source for Wide {
+    const CODE_BYTES: usize = SCALES_AT;
+
+    #[inline(always)]
+    unsafe fn multiply<I: Isa, const T: usize>(codes: *const u8, x: impl Inputs<I>) -> [I::Ints; T] {
+        // SAFETY: 16 bytes stand at `codes` for each pair.
+        unsafe {
+            let mut sums = [I::zero(); T];
+            for_16!(PAIR, {
+                let codes = I::codes8(codes.add(2 * ROWS * PAIR).cast());
+                for_tokens!(TOKEN < T, {
+                    sums[TOKEN] = I::dot_add(sums[TOKEN], codes, x.pair(TOKEN, PAIR));
+                });
+            });
+            sums
+        }
+    }
+}
+
+/// Multiplies a section of the offset strip: for T tokens, the exact `Σ offset_code * sum_code` of every row.
+///
+/// # Safety
+/// As [`Isa`]; `pairs` pairs of offset codes stand at `codes`, and `x` has T tokens and as many pairs.
+#[inline(always)]
+pub(super) unsafe fn multiply_offsets<I: Isa, const T: usize>(
+    codes: *const u8,
+    pairs: usize,
+    x: impl Inputs<I>,
+) -> [I::Ints; T] {
+    // SAFETY: 32 bytes stand at `codes` for each pair.
+    unsafe {
+        let mut sums = [I::zero(); T];
+        for_16!(PAIR, {
+            if PAIR < pairs {
+                let codes = I::codes16(codes.add(OFFSET_PAIR_BYTES * PAIR).cast());
+                for_tokens!(TOKEN < T, {
+                    sums[TOKEN] = I::dot_add(sums[TOKEN], codes, x.pair(TOKEN, PAIR));
+                });
+            }
+        });
+        sums
+    }
+}
