@@ -71,9 +71,12 @@ fn argument(method: &str) -> Vec<u8> {
         "upload_abort" => candid::encode_one(UploadIdArg { upload_id: id }),
         "model_load_step" => candid::encode_one(ModelLoadStepArg::default()),
         "session_create" => candid::encode_one(ask("hello", 1)),
-        "session_advance" => {
-            candid::encode_one(SessionAdvanceArg { session_id: id, max_instructions: None, max_tokens: None })
-        }
+        "session_advance" => candid::encode_one(SessionAdvanceArg {
+            session_id: id,
+            max_instructions: None,
+            max_tokens: None,
+            profile: None,
+        }),
         "session_output" => candid::encode_one(SessionOutputArg { session_id: id, from: 0 }),
         "session_append" => {
             let input = SessionInput::Text("a".into());
@@ -265,7 +268,7 @@ fn a_session_exists_for_its_owner_alone() {
 fn calls_about(icllama: &mut Icllama, session_id: u64) -> Vec<(&'static str, Option<Error>)> {
     let id = SessionIdArg { session_id };
     let page = SessionPageArg { session_id, from: None, limit: None };
-    let advance = SessionAdvanceArg { session_id, max_instructions: None, max_tokens: None };
+    let advance = SessionAdvanceArg { session_id, max_instructions: None, max_tokens: None, profile: None };
     let input = SessionInput::Text("more".into());
     let append = SessionAppendArg { session_id, input, max_tokens: None };
     let mut calls = vec![
@@ -309,7 +312,7 @@ fn a_user_struck_off_the_list_can_only_read() {
             icllama.as_sender(user(), |icllama| icllama.session_create(ask("hello", 3)).unwrap().session_id);
         icllama.config_set(config_of_users(Vec::new())).unwrap();
         icllama.as_sender(user(), |icllama| {
-            let advance = SessionAdvanceArg { session_id, max_instructions: None, max_tokens: None };
+            let advance = SessionAdvanceArg { session_id, max_instructions: None, max_tokens: None, profile: None };
             let outcome = icllama.call::<SessionProgress>(CallKind::Update, "session_advance", (advance,));
             assert!(matches!(outcome, Outcome::Rejected(_)), "{outcome:?}");
             assert_eq!(icllama.session_output(SessionOutputArg { session_id, from: 0 }).unwrap().text, "");

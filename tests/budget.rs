@@ -13,7 +13,9 @@ const MESSAGE_LIMIT: u64 = 40_000_000_000;
 
 fn advance<H: Host + ?Sized>(icllama: &mut Icllama<H>, session_id: u64, max_instructions: u64) -> SessionProgress {
     let max_instructions = Some(max_instructions);
-    icllama.session_advance(SessionAdvanceArg { session_id, max_instructions, max_tokens: None }).unwrap()
+    icllama
+        .session_advance(SessionAdvanceArg { session_id, max_instructions, max_tokens: None, profile: None })
+        .unwrap()
 }
 
 fn question() -> SessionCreateArg {
@@ -124,7 +126,8 @@ fn limits_of_tokens_and_instructions_hold_together() {
         let session_id = icllama.session_create(question()).unwrap().session_id;
         let mut tokens = Vec::new();
         for max_tokens in [1, 3, 2, 6] {
-            let arg = SessionAdvanceArg { session_id, max_instructions: None, max_tokens: Some(max_tokens) };
+            let arg =
+                SessionAdvanceArg { session_id, max_instructions: None, max_tokens: Some(max_tokens), profile: None };
             let progress = icllama.session_advance(arg).unwrap();
             assert_eq!(progress.tokens.len(), max_tokens as usize);
             tokens.extend(progress.tokens);
@@ -147,7 +150,8 @@ fn an_evicted_session_computes_its_history_again() {
         let ids = questions.map(|question| icllama.session_create(question).unwrap().session_id);
         for round in 0..7 {
             for id in ids {
-                let arg = SessionAdvanceArg { session_id: id, max_instructions: None, max_tokens: Some(2) };
+                let arg =
+                    SessionAdvanceArg { session_id: id, max_instructions: None, max_tokens: Some(2), profile: None };
                 if (round, id) != (0, ids[0]) {
                     // The other session's client may come back for its cache.
                     let refused = icllama.session_advance(arg);

@@ -171,7 +171,12 @@ fn a_model_of_numbers_that_are_not_finite_is_an_answer() {
         });
         let refused = icllama.session_create(ask("hello", 3)).and_then(|created| {
             let session_id = created.session_id;
-            icllama.session_advance(SessionAdvanceArg { session_id, max_instructions: None, max_tokens: None })
+            icllama.session_advance(SessionAdvanceArg {
+                session_id,
+                max_instructions: None,
+                max_tokens: None,
+                profile: None,
+            })
         });
         assert!(refused.is_err(), "{refused:?}");
         icllama.serve("good", &good.build());
@@ -195,7 +200,7 @@ fn stop_strings_and_cancelling_end_a_session() {
         assert_eq!(stopped.digests, whole.digests[..stopped.digests.len()]);
 
         let session_id = icllama.session_create(ask("hello world", 30)).unwrap().session_id;
-        let arg = SessionAdvanceArg { session_id, max_instructions: None, max_tokens: Some(5) };
+        let arg = SessionAdvanceArg { session_id, max_instructions: None, max_tokens: Some(5), profile: None };
         icllama.session_advance(arg).unwrap();
         icllama.session_run(SessionIdArg { session_id }).unwrap();
         let status = icllama.session_cancel(SessionIdArg { session_id }).unwrap();

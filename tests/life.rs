@@ -127,7 +127,12 @@ impl Life {
         let budget = 1 << self.below(26);
         let loaded = self.loaded();
         let max_tokens = self.below(9) as u32 + 1;
-        let arg = SessionAdvanceArg { session_id, max_instructions: Some(budget), max_tokens: Some(max_tokens) };
+        let arg = SessionAdvanceArg {
+            session_id,
+            max_instructions: Some(budget),
+            max_tokens: Some(max_tokens),
+            profile: None,
+        };
         match self.icllama.session_advance(arg) {
             Ok(progress) => assert!(progress.tokens.len() <= max_tokens as usize, "{progress:?}"),
             Err(Error::ModelLoading { .. }) => {
@@ -202,7 +207,7 @@ impl Life {
         let limit = 10_000 << self.below(14);
         let before = self.icllama.host.stable_digest(self.icllama.canister);
         self.icllama.host.set_limits(|limits| limits.instructions.update = limit);
-        let arg = SessionAdvanceArg { session_id, max_instructions: None, max_tokens: None };
+        let arg = SessionAdvanceArg { session_id, max_instructions: None, max_tokens: None, profile: None };
         let outcome = self.icllama.call::<SessionProgress>(CallKind::Update, "session_advance", (arg,));
         self.icllama.host.set_limits(|limits| *limits = Limits::default());
         if let Outcome::Rejected(reject) = outcome {

@@ -82,7 +82,7 @@ fn a_token_costs_less_than_one_instruction_per_weight() {
     let session_id = icllama.session_create(ask("Once upon a time", 40)).unwrap().session_id;
     let mut advance = |max_tokens| {
         icllama.host.heaviest();
-        let arg = SessionAdvanceArg { session_id, max_instructions: None, max_tokens };
+        let arg = SessionAdvanceArg { session_id, max_instructions: None, max_tokens, profile: None };
         let tokens = icllama.session_advance(arg).unwrap().tokens.len() as u64;
         (tokens, icllama.host.heaviest())
     };

@@ -167,7 +167,7 @@ fn the_real_model() {
             // The first half in slivers, an upgrade in the middle, the second half in whole calls.
             for _ in 0..40 {
                 let max_instructions = Some(30_000_000);
-                let arg = SessionAdvanceArg { session_id, max_instructions, max_tokens: None };
+                let arg = SessionAdvanceArg { session_id, max_instructions, max_tokens: None, profile: None };
                 icllama.session_advance(arg).unwrap();
             }
             if question == &questions[0] {

@@ -144,11 +144,11 @@ fn a_generation_can_be_killed_anywhere() {
     assert!(killed > 10, "{killed}");
     let session_id = created.session_id;
     for max_tokens in [None, Some(3)] {
-        let advance = SessionAdvanceArg { session_id, max_instructions: Some(2_000_000), max_tokens };
+        let advance = SessionAdvanceArg { session_id, max_instructions: Some(2_000_000), max_tokens, profile: None };
         let (killed, _) = update::<SessionProgress>(&mut icllama, "session_advance", advance);
         assert!(killed > 10, "{killed}");
     }
-    let advance = SessionAdvanceArg { session_id, max_instructions: None, max_tokens: None };
+    let advance = SessionAdvanceArg { session_id, max_instructions: None, max_tokens: None, profile: None };
     let (killed, progress) = update::<SessionProgress>(&mut icllama, "session_advance", advance);
     assert!(killed > 10 && is_finished(&progress.status), "{killed} {progress:?}");
     let (killed, _) = update::<SessionAppendOk>(&mut icllama, "session_append", turn(session_id));
@@ -167,7 +167,7 @@ fn an_upgrade_that_fails_leaves_the_old_canister_running() {
     icllama.serve("model", &file);
     let expected = icllama.generate(&question, &mut full);
     let session_id = icllama.session_create(question).unwrap().session_id;
-    let advance = SessionAdvanceArg { session_id, max_instructions: None, max_tokens: Some(4) };
+    let advance = SessionAdvanceArg { session_id, max_instructions: None, max_tokens: Some(4), profile: None };
     icllama.session_advance(advance).unwrap();
     let upload_id = icllama.announce("next", &tiny(5).build()).upload_id;
     icllama.send(upload_id, &chunks(&tiny(5).build(), 10_000)[1..3]);

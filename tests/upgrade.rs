@@ -192,7 +192,7 @@ fn sessions_go_on_with_the_same_bits_after_an_upgrade_at_every_call() {
             }
             icllama.load(None);
             // Two tokens at a time: the history is computed again, and the answer goes on.
-            let arg = SessionAdvanceArg { session_id, max_instructions: None, max_tokens: Some(2) };
+            let arg = SessionAdvanceArg { session_id, max_instructions: None, max_tokens: Some(2), profile: None };
             assert_eq!(icllama.session_advance(arg).unwrap().tokens.len(), 2);
         }
         assert_eq!(upgrades, 14 / 2 + 1);
@@ -210,7 +210,7 @@ fn an_upgrade_between_steps_of_the_prompt_costs_only_time() {
         let session_id = icllama.session_create(question.clone()).unwrap().session_id;
         let step = |icllama: &mut Icllama, max_instructions| {
             icllama
-                .session_advance(SessionAdvanceArg { session_id, max_instructions, max_tokens: None })
+                .session_advance(SessionAdvanceArg { session_id, max_instructions, max_tokens: None, profile: None })
                 .unwrap()
                 .status
         };
@@ -293,7 +293,7 @@ fn stopping_and_starting_changes_nothing() {
     for mut icllama in Icllama::everywhere(ConfigUpdate::default()) {
         icllama.serve("model", &file);
         let session_id = icllama.session_create(question.clone()).unwrap().session_id;
-        let arg = SessionAdvanceArg { session_id, max_instructions: None, max_tokens: Some(4) };
+        let arg = SessionAdvanceArg { session_id, max_instructions: None, max_tokens: Some(4), profile: None };
         icllama.session_advance(arg).unwrap();
         icllama.host.stop(icllama.canister, icllama.sender);
         icllama.host.advance(Duration::from_secs(3600));

@@ -146,7 +146,7 @@ fn the_old_model_answers_until_the_new_one_is_verified() {
         assert_eq!((status.stored.unwrap().name.as_str(), status.candidate, status.upload), ("new", None, None));
 
         // A session of the old model is refused rather than continued with other weights.
-        let advance = SessionAdvanceArg { session_id, max_instructions: None, max_tokens: None };
+        let advance = SessionAdvanceArg { session_id, max_instructions: None, max_tokens: None, profile: None };
         assert_eq!(icllama.session_advance(advance), Err(Error::ModelChanged));
         assert_ne!(icllama.generate(&question, &mut full).digests, before.digests);
     }
@@ -160,7 +160,7 @@ fn sessions_go_on_when_the_same_file_is_uploaded_again() {
         let question = ask("hello world", 9);
         let expected = icllama.generate(&question, &mut full);
         let session_id = icllama.session_create(question).unwrap().session_id;
-        let arg = SessionAdvanceArg { session_id, max_instructions: None, max_tokens: Some(4) };
+        let arg = SessionAdvanceArg { session_id, max_instructions: None, max_tokens: Some(4), profile: None };
         icllama.session_advance(arg).unwrap();
         icllama.serve("second", &file);
         icllama.finish(session_id, &mut full);

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use candid::Principal;
+use model_core::profile::Counter;
 
 /// The platform, as seen during one message.
 pub trait Env {
@@ -15,6 +16,8 @@ pub trait Env {
     fn time_ns(&self) -> u64;
     /// Instructions used by this message so far.
     fn instructions(&self) -> u64;
+    /// Reads the same.
+    fn counter(&self) -> Counter;
     /// Size of the heap in bytes.
     fn heap_bytes(&self) -> u64;
     /// Asks for a call of [`crate::service::Service::background`] in a message of its own, soon.
@@ -48,7 +51,11 @@ impl Env for IcEnv {
     }
 
     fn instructions(&self) -> u64 {
-        ic_cdk::api::performance_counter(0u32)
+        self.counter()()
+    }
+
+    fn counter(&self) -> Counter {
+        || ic_cdk::api::performance_counter(0u32)
     }
 
     fn heap_bytes(&self) -> u64 {

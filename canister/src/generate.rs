@@ -7,6 +7,7 @@ use candid::Principal;
 use ic_stable_structures::Memory;
 use model_core::budget::Budget;
 use model_core::model::Model;
+use model_core::profile::{Counter, Spent};
 use model_core::session::{Session, SessionRecord, Step};
 
 use crate::api::Error;
@@ -49,6 +50,19 @@ pub struct Advanced {
     pub text_from: u64,
     /// The new tokens.
     pub tokens: Vec<u32>,
+    /// Where the instructions went, if that was asked for.
+    pub work: Option<Work>,
+}
+
+/// The model's part of a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Work {
+    /// The counter when it began.
+    pub started: u64,
+    /// The counter when it ended.
+    pub ended: u64,
+    /// What the stages took.
+    pub spent: Vec<Spent>,
 }
 
 /// All sessions, stored and live.
@@ -135,13 +149,17 @@ impl<M: Memory> Sessions<M> {
     ) -> Result<Advanced, Error> {
         let session = self.wake(id, &head, serving)?;
         let (text_from, tokens_from) = (session.full_text().len(), session.tokens().len());
+        session.set_profile(limits.profile);
         let worked = work(session, &serving.model, budget, limits.max_tokens);
+        let profile = session.profile();
+        let spent = profile.range().map(|(started, ended)| Work { started, ended, spent: profile.spent() });
+        session.set_profile(None);
         let text = session.full_text().get(text_from..).unwrap_or_default().to_owned();
         let tokens = session.tokens().get(tokens_from..).unwrap_or_default().to_vec();
         let head = self.save(id, head, limits.now_ns);
         self.reserve(id, &head, &serving.model, limits.now_ns);
         self.evict(id, limits.cache_bytes);
-        worked.map(|()| Advanced { head, text, text_from: text_from as u64, tokens })
+        worked.map(|()| Advanced { head, text, text_from: text_from as u64, tokens, work: spent })
     }
 
     /// Checks that a cache of `bytes` fits the heap beside those of sessions that are in use. Otherwise sessions
@@ -320,10 +338,12 @@ impl<M: Memory> Sessions<M> {
 }
 
 /// What bounds one advance, besides the budget.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// New tokens.
     pub max_tokens: Option<u32>,
+    /// Tells where the instructions go.
+    pub profile: Option<Counter>,
     /// Heap for all caches.
     pub cache_bytes: u64,
     /// The time to be noted.

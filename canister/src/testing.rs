@@ -8,6 +8,7 @@ use std::ops::Range;
 use candid::Principal;
 use ic_stable_structures::VectorMemory;
 use model_core::fixtures::TinyLlama;
+use model_core::profile::Counter;
 use sha2::{Digest, Sha256};
 
 use crate::api::*;
@@ -22,22 +23,31 @@ struct State {
     caller: Cell<Principal>,
     controllers: RefCell<Vec<Principal>>,
     time_ns: Cell<u64>,
-    instructions: Cell<u64>,
-    /// Each look at the counter costs this much, so that budgets run out without real work being counted.
-    per_look: Cell<u64>,
     timers: Cell<u32>,
     watches: Cell<u32>,
     log: RefCell<Vec<String>>,
 }
 
+thread_local! {
+    /// The counter is a plain function, as on the platform, so its state belongs to the thread: one platform per test.
+    static INSTRUCTIONS: Cell<u64> = const { Cell::new(0) };
+    /// Each look at the counter costs this much, so that budgets run out without real work being counted.
+    static PER_LOOK: Cell<u64> = const { Cell::new(0) };
+}
+
+fn look() -> u64 {
+    INSTRUCTIONS.set(INSTRUCTIONS.get() + PER_LOOK.get());
+    INSTRUCTIONS.get()
+}
+
 impl Default for State {
     fn default() -> Self {
+        INSTRUCTIONS.set(0);
+        PER_LOOK.set(0);
         Self {
             caller: Cell::new(Principal::anonymous()),
             controllers: RefCell::default(),
             time_ns: Cell::new(1_000_000_000),
-            instructions: Cell::new(0),
-            per_look: Cell::new(0),
             timers: Cell::new(0),
             watches: Cell::new(0),
             log: RefCell::default(),
@@ -55,16 +65,16 @@ impl FakeEnv {
     }
 
     pub fn spend(&self, instructions: u64) {
-        self.0.instructions.set(self.0.instructions.get() + instructions);
+        INSTRUCTIONS.set(INSTRUCTIONS.get() + instructions);
     }
 
     pub fn set_cost_per_look(&self, instructions: u64) {
-        self.0.per_look.set(instructions);
+        PER_LOOK.set(instructions);
     }
 
     /// A new message begins.
     pub fn next_message(&self) {
-        self.0.instructions.set(0);
+        INSTRUCTIONS.set(0);
         self.advance_ns(1_000_000_000);
     }
 
@@ -101,8 +111,11 @@ impl Env for FakeEnv {
     }
 
     fn instructions(&self) -> u64 {
-        self.spend(self.0.per_look.get());
-        self.0.instructions.get()
+        look()
+    }
+
+    fn counter(&self) -> Counter {
+        look
     }
 
     fn heap_bytes(&self) -> u64 {
@@ -233,7 +246,7 @@ impl Canister {
     }
 
     pub fn advance(&mut self, caller: Principal, session_id: u64) -> Result<SessionProgress, Error> {
-        let arg = SessionAdvanceArg { session_id, max_instructions: None, max_tokens: None };
+        let arg = SessionAdvanceArg { session_id, max_instructions: None, max_tokens: None, profile: None };
         self.call(caller, |service| service.session_advance(arg))
     }
 

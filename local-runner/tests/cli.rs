@@ -232,6 +232,20 @@ fn bench_measures_both_phases() {
 }
 
 #[test]
+fn a_native_profile_sums_to_the_whole() {
+    let tiny = tiny();
+    let args = ["bench", &tiny.path(), "--profile", "--prompt-tokens", "16", "--threads", "1", "--json"];
+    let report = json(&args);
+    assert_eq!(report["unit"], "ns");
+    for table in report["tables"].as_array().unwrap() {
+        let parts = table["parts"].as_array().unwrap();
+        let sum: u64 = parts.iter().map(|part| part["count"].as_u64().unwrap()).sum();
+        assert!(sum > 0 && sum == table["total"].as_u64().unwrap());
+        assert!(parts.iter().any(|part| part["part"] == "product: gate" && part["multiplications"].as_u64() > Some(0)));
+    }
+}
+
+#[test]
 fn failures_say_what_is_wrong_and_what_to_do() {
     let tiny = tiny();
     let model = tiny.path();

@@ -122,6 +122,32 @@ fn bench_counts_instructions_per_token_and_weight() {
 }
 
 #[test]
+fn a_profile_sums_to_what_the_calls_were_metered() {
+    let tiny = tiny();
+    let common = ["bench", &tiny.path(), "--backend", "shim", "--profile", "--prompt-tokens", "20", "--json"];
+    let report = json(&common);
+    let tables = report["tables"].as_array().unwrap();
+    assert_eq!(tables.len(), 2);
+    for table in tables {
+        let parts = table["parts"].as_array().unwrap();
+        let count = |part: &Value| part["count"].as_u64().unwrap();
+        assert_eq!(parts.iter().map(count).sum::<u64>(), table["total"].as_u64().unwrap());
+        let part = |name: &str| count(parts.iter().find(|part| part["part"] == name).unwrap());
+        for name in ["pages", "argument", "session load", "product: down", "attention: mix", "sampler", "answer"] {
+            assert!(part(name) > 0, "{name}");
+        }
+    }
+    // The second table is one token, as a call of its own costs it.
+    let run = ["run", &tiny.path(), "-p", "x", "-n", "2", "--temp", "0", "--ignore-eos", "--backend", "shim", "--json"];
+    let phases = &json(&run)["phases"];
+    let generate = phases.as_array().unwrap().iter().find(|phase| phase["phase"] == "generate").unwrap();
+    let (profiled, metered) = (tables[1]["total"].as_f64().unwrap(), generate["instructions"].as_f64().unwrap());
+    assert!((profiled / metered - 1.0).abs() < 0.05, "{profiled} {metered}");
+    let refused = failure(&[&common[..5], &["--prompt-tokens", "20", "--generate-tokens", "3"]].concat());
+    assert!(refused.contains("--generate-tokens"), "{refused}");
+}
+
+#[test]
 fn a_file_that_is_no_model_is_refused_by_the_canister_too() {
     let tiny = tiny();
     let refused = failure(&["run", &tiny.file("text.gguf", "no model at all"), "-p", "x", "--backend", "shim"]);

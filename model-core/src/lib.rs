@@ -12,6 +12,7 @@ pub mod math;
 pub mod model;
 pub mod pack;
 mod parallel;
+pub mod profile;
 pub mod prompt;
 pub mod quant;
 pub mod reference;

@@ -3,6 +3,18 @@
 
 use std::ops::Range;
 
+/// Threads that may work at the same time.
+#[cfg(feature = "rayon")]
+pub(crate) fn threads() -> usize {
+    rayon::current_num_threads()
+}
+
+/// Threads that may work at the same time.
+#[cfg(not(feature = "rayon"))]
+pub(crate) fn threads() -> usize {
+    1
+}
+
 /// Calls `work` with ranges that cover `0..count` exactly once, each of at least `least` where `count` allows.
 #[cfg(feature = "rayon")]
 pub(crate) fn ranges(count: usize, least: usize, work: impl Fn(Range<usize>) + Sync) {

@@ -202,7 +202,7 @@ impl<H: Host + ?Sized> Icllama<H> {
     /// Advances a session to its end, each call with the next of `budgets`.
     pub fn finish(&mut self, session_id: u64, budgets: &mut dyn FnMut() -> Option<u64>) {
         for _ in 0..PATIENCE {
-            let arg = SessionAdvanceArg { session_id, max_instructions: budgets(), max_tokens: None };
+            let arg = SessionAdvanceArg { session_id, max_instructions: budgets(), max_tokens: None, profile: None };
             if is_finished(&self.session_advance(arg).unwrap().status) {
                 return;
             }

@@ -101,6 +101,8 @@ pub struct SessionAdvanceArg {
     pub max_instructions: Option<u64>,
     /// Stop after this many new tokens.
     pub max_tokens: Option<u32>,
+    /// Tell where the instructions went; false.
+    pub profile: Option<bool>,
 }
 
 /// Why generation ended.
@@ -166,6 +168,19 @@ pub struct SessionProgress {
     pub tokens: Vec<u32>,
     /// Instructions this call used.
     pub instructions: u64,
+    /// Where they went, if that was asked for and something was computed.
+    pub profile: Option<Vec<ProfilePart>>,
+}
+
+/// Instructions of one part of a call, those for pages that it was the first to touch included.
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct ProfilePart {
+    /// Name of the part.
+    pub part: String,
+    /// What it used, those for reading the counter included.
+    pub instructions: u64,
+    /// How often the counter was read in it.
+    pub reads: u64,
 }
 
 /// Asks for generated text.

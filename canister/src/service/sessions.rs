@@ -7,12 +7,12 @@ use model_core::session::{Session, SessionOptions as CoreOptions};
 
 use super::Service;
 use crate::api::{
-    ChatMessage, Error, Role, SessionAdvanceArg, SessionAppendArg, SessionAppendOk, SessionCreateArg, SessionCreateOk,
-    SessionIdArg, SessionInput, SessionProgress, SessionStatus,
+    ChatMessage, Error, ProfilePart, Role, SessionAdvanceArg, SessionAppendArg, SessionAppendOk, SessionCreateArg,
+    SessionCreateOk, SessionIdArg, SessionInput, SessionProgress, SessionStatus,
 };
 use crate::budget::CallBudget;
 use crate::env::Env;
-use crate::generate::{Advanced, Limits};
+use crate::generate::{Advanced, Limits, Work};
 use crate::session_head::Head;
 use crate::upload::check_limit;
 
@@ -46,15 +46,16 @@ impl<M: Memory + Clone, E: Env> Service<M, E> {
         self.require(Role::User)?;
         let start = self.env.instructions();
         let head = self.owned(arg.session_id)?;
-        let Advanced { head, text, text_from, tokens } = if head.finish.is_some() {
-            Advanced { text: String::new(), text_from: head.text_bytes, tokens: Vec::new(), head }
+        let Advanced { head, text, text_from, tokens, work } = if head.finish.is_some() {
+            Advanced { text: String::new(), text_from: head.text_bytes, tokens: Vec::new(), work: None, head }
         } else {
             self.check_heap(arg.session_id, &head)?;
-            self.advance(arg.session_id, head, arg.max_instructions, arg.max_tokens)?
+            self.advance(head, arg)?
         };
         let status = self.status_of(arg.session_id, &head);
-        let instructions = self.env.instructions().saturating_sub(start);
-        Ok(SessionProgress { status, text, text_from, tokens, instructions })
+        let now = self.env.instructions();
+        let profile = work.map(|work| profile_parts(start, &work, now));
+        Ok(SessionProgress { status, text, text_from, tokens, instructions: now.saturating_sub(start), profile })
     }
 
     /// Lets the session run by itself; poll `session_output`.
@@ -133,7 +134,8 @@ impl<M: Memory + Clone, E: Env> Service<M, E> {
     }
 
     fn run_turn(&mut self, id: u64, head: Head) {
-        match self.advance(id, head.clone(), None, None) {
+        let arg = SessionAdvanceArg { session_id: id, max_instructions: None, max_tokens: None, profile: None };
+        match self.advance(head.clone(), arg) {
             Ok(Advanced { head, .. }) if head.finish.is_some() => self.sessions.rest(id, head, None),
             Ok(_) => {}
             Err(error) => {
@@ -143,16 +145,13 @@ impl<M: Memory + Clone, E: Env> Service<M, E> {
         }
     }
 
-    fn advance(
-        &mut self,
-        id: u64,
-        head: Head,
-        max_instructions: Option<u64>,
-        max_tokens: Option<u32>,
-    ) -> Result<Advanced, Error> {
+    fn advance(&mut self, head: Head, arg: SessionAdvanceArg) -> Result<Advanced, Error> {
+        let SessionAdvanceArg { session_id: id, max_instructions, max_tokens, profile } = arg;
+        let profile = profile.unwrap_or(false).then(|| self.env.counter());
         let serving = self.models.ready(self.directory.get())?;
         let mut budget = CallBudget::new(&self.env, self.config.max_instructions, max_instructions);
-        let limits = Limits { max_tokens, cache_bytes: self.config.cache_heap_bytes, now_ns: self.env.time_ns() };
+        let limits =
+            Limits { max_tokens, profile, cache_bytes: self.config.cache_heap_bytes, now_ns: self.env.time_ns() };
         let advanced = self.sessions.advance(id, head, serving, &mut budget, limits)?;
         if advanced.head.finish.is_some() && advanced.head.running {
             self.sessions.rest(id, advanced.head.clone(), None);
@@ -210,6 +209,14 @@ impl<M: Memory + Clone, E: Env> Service<M, E> {
         let cached = positions.min(model.config.context_length as u64);
         check_limit("cache_heap_bytes", self.config.cache_heap_bytes, model.cache_bytes(cached as usize))
     }
+}
+
+/// A call in its parts, of which the first began with the message. What comes after `now`, the answer, is in none.
+fn profile_parts(start: u64, work: &Work, now: u64) -> Vec<ProfilePart> {
+    let part = |part: &str, instructions, reads| ProfilePart { part: part.to_owned(), instructions, reads };
+    let stages = work.spent.iter().map(|spent| part(spent.stage.name(), spent.count, spent.reads));
+    let before = [part("argument", start, 1), part("session load", work.started.saturating_sub(start), 1)];
+    before.into_iter().chain(stages).chain([part("session store", now.saturating_sub(work.ended), 1)]).collect()
 }
 
 /// What a message counts for: its text, and what the template adds at least.

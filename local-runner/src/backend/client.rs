@@ -6,7 +6,9 @@ use std::time::Instant;
 use anyhow::{Context, Result, anyhow, bail};
 use candid::{CandidType, Principal};
 use canister::api;
-use local_runner::shim::{CallReport, Config, InstallMode, Replica};
+use local_runner::shim::costs::PageCharges;
+use local_runner::shim::mode::Mode;
+use local_runner::shim::{CallReport, Config, InstallMode, MessageReport, Replica};
 use model_core::TokenId;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
@@ -98,9 +100,15 @@ impl Client {
             generated_tokens: 0,
             instructions: report.instructions(),
             page_instructions: report.page_instructions(),
+            admission_instructions: report.messages.iter().filter(is_admission).map(computing).sum(),
             cycles: report.cycles(self.replica.config().nodes),
             wall_ms: millis(start.elapsed()),
         }
+    }
+
+    /// Changes what pages cost from now on.
+    pub fn change_page_charges(&mut self, charges: PageCharges) {
+        self.replica.change_page_charges(charges);
     }
 
     /// Uploads a file in chunks and has the canister check its hash.
@@ -224,6 +232,15 @@ impl Client {
         }
         Ok(floats.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
     }
+}
+
+fn is_admission(message: &&MessageReport) -> bool {
+    message.mode == Mode::InspectMessage
+}
+
+/// Instructions besides those for pages.
+fn computing(message: &MessageReport) -> u64 {
+    message.instructions - message.heap.instructions() - message.stable.instructions()
 }
 
 /// The record in a reply, or why the canister gave none.

@@ -22,6 +22,8 @@ pub struct CallCost {
     pub instructions: u64,
     /// The part of `instructions` that was charged for first accesses to memory pages.
     pub page_instructions: u64,
+    /// The part of `instructions` that asking the canister whether it accepts the call took, pages excluded.
+    pub admission_instructions: u64,
     /// Cycles for the execution of the call.
     pub cycles: u128,
     /// Wall time in milliseconds here; says nothing about the network.
@@ -155,6 +157,7 @@ mod tests {
             generated_tokens,
             instructions,
             page_instructions: instructions / 10,
+            admission_instructions: 0,
             cycles,
             wall_ms: 1.0,
         }

@@ -7,6 +7,7 @@ use model_core::TokenId;
 use model_core::budget::Unlimited;
 use model_core::chat::ChatTemplate;
 use model_core::model::{LoadOptions, Model};
+use model_core::profile::{Counter, Spent};
 use model_core::prompt;
 use model_core::session::{Session, SessionOptions, Step};
 use model_core::source::ByteSource;
@@ -62,6 +63,23 @@ impl NativeBackend {
     /// Runs `work` on the backend's threads.
     pub fn install<T: Send>(&self, work: impl FnOnce(&Model) -> T + Send) -> T {
         self.pool.install(|| work(&self.model))
+    }
+
+    /// Works up to the next token; how far `counter` came, and on what.
+    ///
+    /// # Errors
+    /// Without a session that goes on, or if the model fails.
+    pub fn profile_token(&mut self, counter: Counter) -> Result<(u64, Vec<Spent>)> {
+        let session = self.session.as_mut().context("no session has been started")?;
+        let model = &self.model;
+        self.pool.install(|| {
+            session.set_profile(Some(counter));
+            while !matches!(session.step(model, &mut Unlimited)?, Step::Token { .. } | Step::Finished(_)) {}
+            let (started, ended) = session.profile().range().unwrap_or_default();
+            let spent = session.profile().spent();
+            session.set_profile(None);
+            Ok((ended - started, spent))
+        })
     }
 
     fn session(&self) -> Result<&Session> {

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use canister::api;
+use local_runner::shim::costs::PageCharges;
 use model_core::TokenId;
 use model_core::chat::ChatMessage;
 use model_core::session::{FinishReason, SessionOptions};
@@ -129,6 +130,26 @@ impl ShimBackend {
         self.client.model_info()
     }
 
+    /// Changes what pages cost from now on.
+    pub fn change_page_charges(&mut self, charges: PageCharges) {
+        self.client.change_page_charges(charges);
+    }
+
+    /// One call that advances the session, outside of all phases.
+    ///
+    /// # Errors
+    /// Without a session, or if the call fails.
+    pub fn call(
+        &mut self,
+        max_instructions: Option<u64>,
+        max_tokens: Option<u32>,
+        profile: bool,
+    ) -> Result<(api::SessionProgress, CallCost)> {
+        let session_id = self.conversation()?.id;
+        let arg = api::SessionAdvanceArg { session_id, max_instructions, max_tokens, profile: Some(profile) };
+        self.client.update("session_advance", &arg)
+    }
+
     fn conversation(&mut self) -> Result<&mut Conversation> {
         self.session.as_mut().context("no session has been started")
     }
@@ -234,7 +255,7 @@ impl ShimBackend {
         let budgets = &self.plan.max_instructions;
         let session = self.session.as_mut().context("no session has been started")?;
         let max_instructions = budgets.get(session.calls % budgets.len().max(1)).copied();
-        let arg = api::SessionAdvanceArg { session_id: session.id, max_instructions, max_tokens };
+        let arg = api::SessionAdvanceArg { session_id: session.id, max_instructions, max_tokens, profile: None };
         let (progress, mut cost): (api::SessionProgress, _) = self.client.update("session_advance", &arg)?;
         let computed = |status: &api::SessionStatus| (status.cached_tokens as usize).min(answer.history);
         cost.prompt_tokens = computed(&progress.status).saturating_sub(computed(&session.status));

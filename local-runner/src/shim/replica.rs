@@ -11,6 +11,7 @@ use candid::Principal;
 use super::call_context::CallId;
 use super::canister::{Canister, Settings};
 use super::config::Config;
+use super::costs::PageCharges;
 use super::cycles::Usage;
 use super::engine::{Engine, Linker, LoadError};
 use super::execution::Execution;
@@ -117,6 +118,11 @@ impl Replica {
     /// Changes the ceilings of all messages to come.
     pub fn change_limits(&mut self, change: impl FnOnce(&mut Limits)) {
         change(&mut Arc::make_mut(&mut self.world.config).limits);
+    }
+
+    /// Changes what pages cost all messages to come.
+    pub fn change_page_charges(&mut self, charges: PageCharges) {
+        Arc::make_mut(&mut self.world.config).pages = charges;
     }
 
     /// Time in nanoseconds since 1970.

@@ -6,6 +6,7 @@ use crate::math::{Angles, Rope, add_assign, rms_norm_into, silu_mul};
 use crate::model::attention::{AttentionInput, attend};
 use crate::model::kv_cache::KvCache;
 use crate::pack::Matrix;
+use crate::profile;
 
 /// xorshift64 (Marsaglia 2003).
 struct Random(u64);
@@ -85,7 +86,8 @@ fn attention(kernel: Kernel, random: &mut Random) -> Option<Vec<f32>> {
     cache.reserve(positions).ok()?;
     let mut out = vec![0.0; q.len()];
     let scale = 1.0 / (head_dim as f32).sqrt();
-    attend(&mut cache, AttentionInput { kernel, layer: 0, start: 0, scale, q: &q, k: &k, v: &v }, &mut out).ok()?;
+    let input = AttentionInput { kernel, layer: 0, start: 0, scale, q: &q, k: &k, v: &v, profile: &profile::OFF };
+    attend(&mut cache, input, &mut out).ok()?;
     Some(out)
 }
 

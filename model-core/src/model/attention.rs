@@ -9,6 +9,7 @@ use super::kv_cache::{KvCache, Place, VALUE_LIMIT};
 use crate::kernels::{Kernel, NonFinite, SEGMENT, quantize_into};
 use crate::math::{LANES, exp, sum_lanes};
 use crate::parallel;
+use crate::profile::{Profile, Stage};
 
 /// What one layer hands to attention. All are row-major.
 #[derive(Debug, Clone, Copy)]
@@ -27,6 +28,8 @@ pub struct AttentionInput<'a> {
     pub k: &'a [f32],
     /// Values, `[tokens, kv_heads, head_dim]`.
     pub v: &'a [f32],
+    /// Where the work goes.
+    pub profile: &'a Profile,
 }
 
 /// Buffers of one thread.
@@ -44,6 +47,7 @@ struct Scratch {
 /// [`NonFinite`] if a key or value is not finite. A query that is not finite yields NaN, which the next product refuses.
 pub fn attend(cache: &mut KvCache, input: AttentionInput<'_>, out: &mut [f32]) -> Result<(), NonFinite> {
     store(cache, input)?;
+    input.profile.mark(Stage::Store);
     let (cache, head_dim) = (&*cache, cache.head_dim());
     let tokens = input.k.len() / (cache.kv_heads() * head_dim);
     let heads = input.q.len() / (tokens.max(1) * head_dim);
@@ -84,11 +88,14 @@ impl Head<'_> {
         scratch: &mut Scratch,
         out: &mut [f32],
     ) {
+        let mut laps = input.profile.laps();
         if self.scores(input, query, positions, scratch).is_err() {
             out.fill(f32::NAN);
             return;
         }
+        laps.mark(Stage::Scores);
         let sum = softmax(&mut scratch.scores);
+        laps.mark(Stage::Softmax);
         scratch.mixed.clear();
         scratch.mixed.resize(self.cache.padded_dim(), 0.0);
         for (segment, probabilities) in scratch.scores.chunks_exact_mut(SEGMENT).enumerate() {
@@ -106,6 +113,7 @@ impl Head<'_> {
         for (out, mixed) in out.iter_mut().zip(&scratch.mixed) {
             *out = mixed * inverse;
         }
+        laps.mark(Stage::Mix);
     }
 
     /// Fills `scratch.scores`, padded with minus infinity to whole segments.

@@ -8,6 +8,7 @@ use super::weights::Block;
 use super::{Error, Model, Part, ffn};
 use crate::kernels::{Forms, NonFinite, matmul};
 use crate::math::{add_assign, all_finite, rms_norm_into};
+use crate::profile::Stage;
 
 /// Which layer, and where its batch begins.
 #[derive(Debug, Clone, Copy)]
@@ -41,7 +42,9 @@ pub(super) fn forward(
     let Some(weights) = model.weights.blocks.get(place.layer) else { return Ok(()) };
     attention(model, weights, place, cache, x, scratch).map_err(error)?;
     ffn::forward(model, weights, x, scratch).map_err(error)?;
-    if all_finite(x) { Ok(()) } else { Err(error(NonFiniteIn(Part::Residual))) }
+    let finite = all_finite(x);
+    scratch.profile.mark(Stage::Residual);
+    if finite { Ok(()) } else { Err(error(NonFiniteIn(Part::Residual))) }
 }
 
 fn attention(
@@ -55,31 +58,42 @@ fn attention(
     let (config, kernel) = (&model.config, model.kernel);
     let (dim, query_dim, kv_dim) = (config.dim, config.query_dim(), config.kv_dim());
     let tokens = x.len() / dim;
-    let Scratch { angles, activations, normed, query, key, value, mixed, .. } = scratch;
+    let Scratch { profile, angles, activations, normed, query, key, value, mixed, .. } = scratch;
 
     norm(x, &weights.attention_norm, config.norm_epsilon, normed);
+    profile.mark(Stage::Norm);
     activations
         .quantize(normed, dim, Forms::of(&[&weights.query, &weights.key, &weights.value]))
         .map_err(Part::AttentionInput.err())?;
+    profile.mark(Stage::Quantize);
     query.resize(tokens * query_dim, 0.0);
     key.resize(tokens * kv_dim, 0.0);
     value.resize(tokens * kv_dim, 0.0);
     matmul(kernel, &weights.query, activations, query);
+    profile.mark(Stage::Query);
     matmul(kernel, &weights.key, activations, key);
+    profile.mark(Stage::Key);
     matmul(kernel, &weights.value, activations, value);
+    profile.mark(Stage::Value);
     angles.apply(query, config.head_dim);
     angles.apply(key, config.head_dim);
+    profile.mark(Stage::Rope);
 
     mixed.resize(tokens * query_dim, 0.0);
     let scale = config.attention_scale;
-    let input = AttentionInput { kernel, layer: place.layer, start: place.start, scale, q: query, k: key, v: value };
+    let input =
+        AttentionInput { kernel, layer: place.layer, start: place.start, scale, q: query, k: key, v: value, profile };
     attend(cache, input, mixed).map_err(Part::Attention.err())?;
+    profile.mark(Stage::Attention);
     activations
         .quantize(mixed, query_dim, Forms::of(&[&weights.attention_output]))
         .map_err(Part::AttentionOutput.err())?;
+    profile.mark(Stage::Quantize);
     // The norm is spent; its buffer takes the output.
     matmul(kernel, &weights.attention_output, activations, normed);
+    profile.mark(Stage::AttentionOutput);
     add_assign(x, normed);
+    profile.mark(Stage::Residual);
     Ok(())
 }
 

@@ -5,6 +5,7 @@ use super::kv_cache::KvCache;
 use super::{Error as ModelError, Model, block};
 use crate::kernels::{Activations, Forms, matmul};
 use crate::math::{Angles, all_finite, rms_norm_into};
+use crate::profile::{Profile, Stage};
 use crate::{Error, TokenId};
 
 /// A batch and its buffers, which are kept from batch to batch.
@@ -19,9 +20,11 @@ pub(crate) struct Forward {
     scratch: Scratch,
 }
 
-/// What one layer computes with; nothing in it outlives the layer but the angles.
+/// What one layer computes with; nothing in it outlives the layer but the angles and the profile.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
+    /// Where the work goes, if somebody wants to know.
+    pub profile: Profile,
     /// Of the batch's positions, the same in all layers.
     pub angles: Angles,
     pub activations: Activations,
@@ -57,7 +60,18 @@ impl Forward {
         }
         model.rope.angles_into(start, tokens.len(), &mut self.scratch.angles);
         (self.start, self.tokens, self.next_layer) = (start, tokens.len(), 0);
+        self.scratch.profile.mark(Stage::Embedding);
         Ok(())
+    }
+
+    /// Where the work goes.
+    pub fn profile(&self) -> &Profile {
+        &self.scratch.profile
+    }
+
+    /// The same, to switch it on and off.
+    pub fn profile_mut(&mut self) -> &mut Profile {
+        &mut self.scratch.profile
     }
 
     /// Number of tokens in the batch.
@@ -93,12 +107,16 @@ impl Forward {
         for (x, normed) in rows.chunks_exact(config.dim).zip(scratch.normed.chunks_exact_mut(config.dim)) {
             rms_norm_into(x, &model.weights.output_norm, config.norm_epsilon, normed);
         }
+        scratch.profile.mark(Stage::Norm);
         scratch
             .activations
             .quantize(&scratch.normed, config.dim, Forms::of(&[head]))
             .map_err(|_| ModelError::NonFiniteLogits)?;
+        scratch.profile.mark(Stage::Quantize);
         logits.resize(count * config.vocab, 0.0);
         matmul(model.kernel, head, &scratch.activations, logits);
-        if all_finite(logits) { Ok(()) } else { Err(ModelError::NonFiniteLogits) }
+        let finite = all_finite(logits);
+        scratch.profile.mark(Stage::Head);
+        if finite { Ok(()) } else { Err(ModelError::NonFiniteLogits) }
     }
 }

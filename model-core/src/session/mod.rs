@@ -49,6 +49,7 @@ use crate::TokenId;
 use crate::config::Config;
 use crate::model::kv_cache::KvCache;
 use crate::model::{Forward, Model};
+use crate::profile::{Counter, Profile};
 use crate::sample::Sampler;
 use text::Output;
 
@@ -234,6 +235,16 @@ impl Session {
     /// With the option `audit`: the [`digest`] of the logits behind each generated token, in order.
     pub fn digests(&self) -> &[u64] {
         &self.digests
+    }
+
+    /// Attributes the work of the next steps to stages, by what `counter` says. `None` ends that. Results do not change.
+    pub fn set_profile(&mut self, counter: Option<Counter>) {
+        self.work.forward.profile_mut().start(counter);
+    }
+
+    /// What the steps since [`Session::set_profile`] took.
+    pub fn profile(&self) -> &Profile {
+        self.work.forward.profile()
     }
 
     /// Bytes that the key-value cache takes.

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{Phase, Session, digest};
 use crate::budget::Budget;
 use crate::model::Model;
+use crate::profile::Stage;
 use crate::sample::log_probability;
 use crate::{Error, TokenId};
 
@@ -74,6 +75,7 @@ impl Session {
     }
 
     fn unit(&mut self, model: &Model) -> Result<Option<Step>, Error> {
+        self.profile().mark(Stage::Cursor);
         match self.work.phase {
             Phase::Batch => {
                 self.begin_batch(model)?;
@@ -124,6 +126,7 @@ impl Session {
             return Ok(None);
         }
         let id = self.sampler.sample(&mut work.logits, &self.tokens);
+        work.forward.profile().mark(Stage::Sampler);
         // An embedding may have more rows than there are tokens; those have no text.
         let bytes = model.tokenizer.token_bytes(id).unwrap_or_default();
         if self.options.audit {
@@ -134,6 +137,7 @@ impl Session {
         self.tokens.push(id);
         self.generated += 1;
         let piece = self.accept(model, id, bytes);
+        self.profile().mark(Stage::Text);
         Ok(Some(Step::Token { id, piece, logprob }))
     }
 

@@ -25,9 +25,9 @@ fn call(canister: &mut Canister, caller: Principal, method: &str, session_id: u6
         "session_create" => {
             service.session_create(SessionCreateArg { input: text("a"), options: options(1) }).map(drop)
         }
-        "session_advance" => {
-            service.session_advance(SessionAdvanceArg { session_id, max_instructions, max_tokens: Some(1) }).map(drop)
-        }
+        "session_advance" => service
+            .session_advance(SessionAdvanceArg { session_id, max_instructions, max_tokens: Some(1), profile: None })
+            .map(drop),
         "session_run" => service.session_run(id).map(drop),
         "session_append" => {
             service.session_append(SessionAppendArg { session_id, input: text("a"), max_tokens: None }).map(drop)
@@ -57,7 +57,7 @@ fn matrix(access: GenerateAccess, method: &str) -> [&'static str; 5] {
     CALLERS.map(|caller| {
         let mut canister = Canister::serving(&model(1));
         let session = canister.create(USER, text("hello"), options(1)).unwrap();
-        let arg = SessionAdvanceArg { session_id: session, max_instructions: None, max_tokens: Some(1) };
+        let arg = SessionAdvanceArg { session_id: session, max_instructions: None, max_tokens: Some(1), profile: None };
         canister.call(USER, |service| service.session_advance(arg)).unwrap();
         let update = ConfigUpdate { generate_access: Some(access), ..Default::default() };
         canister.call(OPERATOR, |service| service.config_set(&update)).unwrap();

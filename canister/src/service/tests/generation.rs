@@ -58,7 +58,7 @@ proptest! {
                 canister.settle();
             }
             let max_instructions = Some(max_instructions);
-            let arg = SessionAdvanceArg { session_id: session, max_instructions, max_tokens };
+            let arg = SessionAdvanceArg { session_id: session, max_instructions, max_tokens, profile: None };
             let progress = canister.call(USER, |service| service.session_advance(arg)).unwrap();
             prop_assert!(max_tokens.is_none_or(|max| progress.tokens.len() <= max as usize));
             text.push_str(&progress.text);
@@ -78,7 +78,7 @@ fn the_smallest_budget_still_makes_progress() {
     let (_, expected) = undisturbed(&mut canister, 3);
     canister.env.set_cost_per_look(1);
     let session = canister.create(USER, text("hello"), options(3)).unwrap();
-    let arg = SessionAdvanceArg { session_id: session, max_instructions: Some(0), max_tokens: None };
+    let arg = SessionAdvanceArg { session_id: session, max_instructions: Some(0), max_tokens: None, profile: None };
     let mut calls = 0;
     loop {
         calls += 1;
@@ -146,7 +146,8 @@ fn evicted_caches_are_computed_again_with_the_same_bits() {
     canister.service.config.cache_heap_bytes = 1;
     for _ in 0..24 {
         for session in &sessions {
-            let arg = SessionAdvanceArg { session_id: *session, max_instructions: None, max_tokens: Some(1) };
+            let arg =
+                SessionAdvanceArg { session_id: *session, max_instructions: None, max_tokens: Some(1), profile: None };
             canister.env.advance_ns(60_000_000_000);
             canister.call(USER, |service| service.session_advance(arg)).unwrap();
             let cached = sessions.iter().filter(|id| output(&mut canister, **id, 0).status.cached_tokens > 0).count();
@@ -201,7 +202,7 @@ fn cancelling_ends_a_session_with_and_without_its_cache_and_model() {
     let mut canister = Canister::serving(&model(1));
     for upgrade in [false, true] {
         let session = canister.create(USER, text("hello"), options(1)).unwrap();
-        let arg = SessionAdvanceArg { session_id: session, max_instructions: None, max_tokens: Some(3) };
+        let arg = SessionAdvanceArg { session_id: session, max_instructions: None, max_tokens: Some(3), profile: None };
         canister.call(USER, |service| service.session_advance(arg)).unwrap();
         run(&mut canister, USER, session);
         if upgrade {
@@ -271,7 +272,7 @@ fn sessions_in_use_do_not_lose_their_caches_to_others() {
     let sessions: Vec<_> = (0..2).map(|seed| canister.create(USER, text("hello"), options(seed)).unwrap()).collect();
     canister.service.config.cache_heap_bytes = 1;
     let advance = |canister: &mut Canister, session_id| {
-        let arg = SessionAdvanceArg { session_id, max_instructions: None, max_tokens: Some(1) };
+        let arg = SessionAdvanceArg { session_id, max_instructions: None, max_tokens: Some(1), profile: None };
         canister.call(USER, |service| service.session_advance(arg)).map(|progress| progress.tokens.len())
     };
     assert_eq!(advance(&mut canister, sessions[0]), Ok(1));
@@ -292,4 +293,31 @@ fn logits_are_refused_when_the_heap_has_none() {
     canister.upgrade();
     let refused = canister.call(USER, |service| service.session_logits(SessionIdArg { session_id }));
     assert_eq!(refused, Err(Error::LogitsUnavailable { session_id }));
+}
+
+#[test]
+fn a_profile_adds_up_and_changes_nothing() {
+    let mut canister = Canister::serving(&model(1));
+    let (_, expected) = undisturbed(&mut canister, 5);
+    canister.env.set_cost_per_look(10);
+    let session_id = canister.create(USER, text("hello"), options(5)).unwrap();
+    let arg = SessionAdvanceArg { session_id, max_instructions: None, max_tokens: Some(2), profile: Some(true) };
+    let progress = canister.call(USER, |service| service.session_advance(arg)).unwrap();
+    let parts = progress.profile.unwrap();
+    let names: Vec<_> = parts.iter().map(|part| part.part.as_str()).collect();
+    assert!(names.starts_with(&["argument", "session load"]) && names.ends_with(&["text", "session store"]));
+    // The fake's counter moves by 10 with every look, and nothing else: the parts tell who looked. The first part is
+    // from the beginning of the message on, `instructions` from the beginning of the method on.
+    let sum: u64 = parts.iter().map(|part| part.instructions).sum();
+    assert_eq!(sum, progress.instructions + parts[0].instructions);
+    let count = |name: &str| parts.iter().find(|part| part.part == name).map(|part| (part.instructions, part.reads));
+    let (batches, layers) = (2, 2);
+    assert_eq!(count("product: head"), Some((10 * batches, batches)));
+    assert_eq!(count("product: gate"), Some((10 * batches * layers, batches * layers)));
+    assert_eq!(count("norms"), Some((10 * batches * (2 * layers + 1), batches * (2 * layers + 1))));
+    let plain = canister.advance(USER, session_id).unwrap();
+    assert_eq!(plain.profile, None);
+    assert_eq!(canister.answer(USER, session_id), expected);
+    let over = canister.call(USER, |service| service.session_advance(arg)).unwrap();
+    assert_eq!(over.profile, None, "a finished session computes nothing");
 }

@@ -97,7 +97,7 @@ fn the_old_model_answers_until_the_new_one_is_packed() {
 fn sessions_of_a_replaced_model_can_be_read_but_not_continued() {
     let mut canister = Canister::serving(&model(1));
     let session = canister.create(USER, text("hello"), SessionOptions { max_tokens: Some(60), ..options(1) }).unwrap();
-    let arg = SessionAdvanceArg { session_id: session, max_instructions: None, max_tokens: Some(9) };
+    let arg = SessionAdvanceArg { session_id: session, max_instructions: None, max_tokens: Some(9), profile: None };
     canister.call(USER, |service| service.session_advance(arg)).unwrap();
     let before = canister.answer(USER, session);
     canister.upload(&model(2));

@@ -1,4 +1,5 @@
 use super::*;
+use crate::profile::OFF;
 
 /// Deterministic values around zero.
 fn values(count: usize, seed: usize) -> Vec<f32> {
@@ -42,7 +43,7 @@ fn run(shape: &Shape, kernel: Kernel, batch: usize, threads: usize, qkv: [&[f32]
         let [q, k, v] = [&qkv[0][part(heads)], &qkv[1][part(kv_heads)], &qkv[2][part(kv_heads)]];
         let scale = 1.0 / (head_dim as f32).sqrt();
         cache.reserve(start + tokens).unwrap();
-        let input = AttentionInput { kernel, layer: 1, start, scale, q, k, v };
+        let input = AttentionInput { kernel, layer: 1, start, scale, q, k, v, profile: &OFF };
         pool.install(|| attend(&mut cache, input, &mut out[part(heads)])).unwrap();
         cache.set_len(start + tokens);
     }
@@ -89,7 +90,8 @@ fn refuses_what_is_not_finite() {
     cache.reserve(1).unwrap();
     let (good, mut bad, mut out) = ([1.0; 8], [1.0; 8], [0.0; 8]);
     bad[3] = f32::NAN;
-    let input = |q, k, v| AttentionInput { kernel: Kernel::SCALAR, layer: 0, start: 0, scale: 1.0, q, k, v };
+    let input =
+        |q, k, v| AttentionInput { kernel: Kernel::SCALAR, layer: 0, start: 0, scale: 1.0, q, k, v, profile: &OFF };
     assert_eq!(attend(&mut cache, input(&good, &bad, &good), &mut out), Err(NonFinite));
     assert_eq!(attend(&mut cache, input(&good, &good, &bad), &mut out), Err(NonFinite));
     attend(&mut cache, input(&bad, &good, &good), &mut out).unwrap();
@@ -104,8 +106,16 @@ fn truncation_gives_memory_back_and_old_positions_do_not_shine_through() {
     let mut cache = KvCache::new(1, 1, 8);
     cache.reserve(70).unwrap();
     let garbage = [1e9; 70 * 8];
-    let input =
-        |q, k, v| AttentionInput { kernel: Kernel::detect(), layer: 0, start: 0, scale: 1.0 / 8f32.sqrt(), q, k, v };
+    let input = |q, k, v| AttentionInput {
+        kernel: Kernel::detect(),
+        layer: 0,
+        start: 0,
+        scale: 1.0 / 8f32.sqrt(),
+        q,
+        k,
+        v,
+        profile: &OFF,
+    };
     attend(&mut cache, input(&garbage, &garbage, &garbage), &mut [0.0; 70 * 8]).unwrap();
     cache.set_len(70);
     let before = cache.bytes();

@@ -1,0 +1,141 @@
+//! Tokens per second and nanoseconds per part, in this process.
+
+use std::io::{self, Write};
+use std::sync::OnceLock;
+use std::time::Instant;
+
+use anyhow::Result;
+use serde::Serialize;
+
+use super::profile::{Measured, Part, Profile, Work};
+use super::{Args, measure};
+use crate::backend::Backend;
+use crate::backend::native::NativeBackend;
+use crate::output::{Output, byte_size, short};
+use crate::progress::Progress;
+
+/// Readings of the clock that are timed to know what one takes.
+const CLOCK_READINGS: u64 = 100_000;
+
+#[derive(Debug, Serialize)]
+struct Report {
+    backend: String,
+    prompt_tokens: u32,
+    generate_tokens: u32,
+    repeat: u32,
+    load_ms: f64,
+    weights_per_token: u64,
+    packed_bytes: u64,
+    prefill_tokens_per_second: Spread,
+    decode_tokens_per_second: Spread,
+}
+
+/// Mean and standard deviation of some measurements.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+struct Spread {
+    mean: f64,
+    deviation: f64,
+}
+
+impl Args {
+    pub(super) fn native(&self, output: Output) -> Result<()> {
+        let mut backend = NativeBackend::load(&self.model, &self.backend.native)?;
+        let prompt = self.prompt(backend.model().tokenizer.vocab_size());
+        let progress = Progress::count("measuring", self.repeat.into(), "runs");
+        let mut runs = Vec::new();
+        for done in 0..self.repeat {
+            progress.set(done.into());
+            runs.push(measure(&mut backend, &prompt, &self.options())?.timings);
+        }
+        drop(progress);
+        let report = Report {
+            backend: backend.describe(),
+            prompt_tokens: self.prompt_tokens,
+            generate_tokens: self.generate_tokens,
+            repeat: self.repeat,
+            load_ms: runs.first().map_or(0.0, |run| run.load_ms),
+            weights_per_token: backend.model().weights_per_token(),
+            packed_bytes: backend.model().packed_bytes(),
+            prefill_tokens_per_second: spread(runs.iter().map(|run| run.prefill_rate())),
+            decode_tokens_per_second: spread(runs.iter().map(|run| run.decode_rate())),
+        };
+        output.document(&report, |out| report.write(out))
+    }
+
+    /// The fastest of the repetitions, for the prompt and for the token after it.
+    pub(super) fn native_profile(&self, output: Output) -> Result<()> {
+        let config = self.config()?;
+        let mut backend = NativeBackend::load(&self.model, &self.backend.native)?;
+        let prompt = self.prompt(config.vocab);
+        let per_reading = nanoseconds_per_reading();
+        let mut fastest: Option<[Measured; 2]> = None;
+        for _ in 0..self.repeat {
+            backend.start(&prompt, &self.options())?;
+            let run = [nanoseconds(&mut backend, per_reading)?, nanoseconds(&mut backend, per_reading)?];
+            fastest = Some(match fastest {
+                Some([prompt, token]) => {
+                    let [other_prompt, other_token] = run;
+                    [prompt.least(other_prompt), token.least(other_token)]
+                }
+                None => run,
+            });
+        }
+        let profile = Profile::new("ns", self.prompt_tokens, Work::new(&config), fastest.into_iter().flatten());
+        output.document(&profile, |out| profile.write(out))
+    }
+}
+
+/// The steps up to the next token.
+fn nanoseconds(backend: &mut NativeBackend, per_reading: u64) -> Result<Measured> {
+    let (whole, spent) = backend.profile_token(clock)?;
+    let parts = spent.iter().map(|spent| Part::new(spent.stage.name(), spent.count, spent.reads)).collect();
+    Ok(Measured::with_marks(whole, parts, per_reading))
+}
+
+/// Nanoseconds since the first reading.
+fn clock() -> u64 {
+    static START: OnceLock<Instant> = OnceLock::new();
+    let nanoseconds = START.get_or_init(Instant::now).elapsed().as_nanos();
+    u64::try_from(nanoseconds).unwrap_or(u64::MAX)
+}
+
+fn nanoseconds_per_reading() -> u64 {
+    let start = clock();
+    let end = (0..CLOCK_READINGS).fold(start, |last, _| clock().max(last));
+    (end - start) / CLOCK_READINGS
+}
+
+impl Report {
+    fn write(&self, out: &mut dyn Write) -> io::Result<()> {
+        let line = |spread: Spread| format!("{:>8.1} ± {:.1} tok/s", spread.mean, spread.deviation);
+        writeln!(out, "{}, loaded in {:.0} ms, {} packed", self.backend, self.load_ms, byte_size(self.packed_bytes))?;
+        writeln!(out, "prompt   {:>5} tokens {}", self.prompt_tokens, line(self.prefill_tokens_per_second))?;
+        writeln!(out, "generate {:>5} tokens {}", self.generate_tokens, line(self.decode_tokens_per_second))?;
+        let products = self.decode_tokens_per_second.mean * self.weights_per_token as f64;
+        writeln!(
+            out,
+            "{} weights multiplied per token: {} per second while generating",
+            short(self.weights_per_token.into()),
+            short(products as u128)
+        )
+    }
+}
+
+fn spread(values: impl Iterator<Item = f64>) -> Spread {
+    let values: Vec<f64> = values.collect();
+    let count = values.len().max(1) as f64;
+    let mean = values.iter().sum::<f64>() / count;
+    let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (count - 1.0).max(1.0);
+    Spread { mean, deviation: variance.sqrt() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spread_is_mean_and_sample_deviation() {
+        assert_eq!(spread([3.0].into_iter()), Spread { mean: 3.0, deviation: 0.0 });
+        assert_eq!(spread([1.0, 3.0].into_iter()), Spread { mean: 2.0, deviation: 2f64.sqrt() });
+    }
+}
