@@ -1,10 +1,14 @@
 //! `icllama bench`: speed natively, instructions in the canister.
 
+mod figures;
 mod native;
 mod profile;
+mod record;
 mod shim;
 
-use anyhow::{Context, Result};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
 use model_core::TokenId;
 use model_core::config::Config;
 use model_core::gguf::File;
@@ -32,6 +36,13 @@ pub struct Args {
     /// canister, nanoseconds natively.
     #[arg(long, conflicts_with = "generate_tokens")]
     profile: bool,
+    /// Measure what the canister costs with the model in all respects, and write it to a record: a table with a column
+    /// for today.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["prompt_tokens", "generate_tokens", "profile"])]
+    record: Option<PathBuf>,
+    /// Measure the same and compare it with a record. Fails if a figure is more than 1 % worse than the newest one.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["record", "prompt_tokens", "generate_tokens", "profile"])]
+    check: Option<PathBuf>,
     #[command(flatten)]
     backend: BackendArgs,
 }
@@ -40,6 +51,12 @@ impl Args {
     /// Runs the command.
     pub fn exec(self, output: Output) -> Result<()> {
         self.backend.check(&self.model)?;
+        if let Some(path) = self.record.as_ref().or(self.check.as_ref()) {
+            if self.backend.backend == BackendKind::Native {
+                bail!("--record and --check need --backend shim: only counts are the same on every machine");
+            }
+            return self.shim_record(path, output);
+        }
         match (self.backend.backend, self.profile) {
             (BackendKind::Native, false) => self.native(output),
             (BackendKind::Native, true) => self.native_profile(output),

@@ -58,6 +58,11 @@ impl Measured {
         }
     }
 
+    /// What the parts of these names took together.
+    pub fn count(&self, names: &[&str]) -> u64 {
+        self.parts.iter().filter(|part| names.contains(&part.part.as_str())).map(|part| part.count).sum()
+    }
+
     /// The one that took less.
     pub fn least(self, other: Self) -> Self {
         if other.whole < self.whole { other } else { self }

@@ -1,6 +1,7 @@
 //! Instructions and cycles in the canister, and instructions per part.
 
 use std::io::{self, Write};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use canister::api::{self, SessionState};
@@ -8,11 +9,13 @@ use local_runner::shim::costs::PageCharges;
 use model_core::session::SessionOptions;
 use serde::Serialize;
 
+use super::figures::figures;
 use super::profile::{Measured, Part, Profile, Work};
+use super::record::{Record, today};
 use super::{Args, measure};
 use crate::backend::shim::ShimBackend;
 use crate::backend::{Backend, CallCost, Cost, Input, Phase, UPDATE_LIMIT, cost_table};
-use crate::output::{Output, grouped, short};
+use crate::output::{Output, grouped, note, short};
 
 #[derive(Debug, Serialize)]
 struct Report<'a> {
@@ -66,6 +69,33 @@ impl Args {
         let measured = instructions(&mut backend, &self.prompt(config.vocab), &self.options())?;
         let profile = Profile::new("instructions", self.prompt_tokens, Work::new(&config), measured);
         output.document(&profile, |out| profile.write(out))
+    }
+
+    /// Measures for the record at `path`, and renews it or compares with it.
+    pub(super) fn shim_record(&self, path: &Path, output: Output) -> Result<()> {
+        let mut record = Record::read(path)?;
+        let config = self.config()?;
+        let mut backend = ShimBackend::install(&self.model, &self.backend.shim, output)?;
+        let figures = figures(&mut backend, &config, &self.backend.shim.wasm_path()?)?;
+        output.document(&figures, |out| {
+            figures.iter().try_for_each(|figure| writeln!(out, "{:<88} {:>16}", figure.name, figure.text()))
+        })?;
+        if self.record.is_some() {
+            record.renew(&today(), &figures);
+            return record.write(path);
+        }
+        let findings = record.compare(&figures);
+        let renewal =
+            format!("icllama bench {} --backend shim --record {}", self.model.model.display(), path.display());
+        if !findings.better.is_empty() {
+            let lines = findings.better.join("\n  ");
+            note(&format!("better than {} knows; please renew it ({renewal}):\n  {lines}", path.display()));
+        }
+        if !findings.worse.is_empty() {
+            let lines = findings.worse.join("\n  ");
+            bail!("worse than {}:\n  {lines}\nif this is meant, renew it: {renewal}", path.display());
+        }
+        Ok(())
     }
 }
 
