@@ -4,6 +4,7 @@
 //! Everything here is exact or a single IEEE operation per step, so all targets agree; the loops are plain Rust that
 //! compilers vectorise.
 
+use crate::math::lanes::{F32x4, ROUND, store_rounded};
 use crate::math::{all_finite, max_abs};
 use crate::pack::layout::{COLUMNS, OFFSET_LIMIT};
 
@@ -16,8 +17,8 @@ pub struct NonFinite;
 const LIMIT: f32 = 32767.0;
 /// Below this magnitude a vector counts as zero, since the reciprocal of its scale would overflow.
 const SMALLEST: f32 = 1e-30;
-/// `v + ROUND` has the nearest integer to `v` in its low mantissa bits, for `|v| < 2^22`.
-const ROUND: f32 = 12_582_912.0;
+/// Values that are quantised at a time.
+const BLOCK: usize = 32;
 
 /// Quantised activations of a batch, `[tokens, columns]`, beside the values they came from. Buffers are reused.
 #[derive(Debug, Default)]
@@ -126,7 +127,8 @@ fn group_sum(codes: &[i16]) -> f32 {
     lanes.into_iter().sum::<i32>() as f32
 }
 
-/// Quantises one vector to codes of at most `limit` (below 2^15) in magnitude; returns the scale.
+/// Quantises one vector to as many codes of at most `limit` (below 2^15) in magnitude, the first of `codes`; returns the
+/// scale.
 pub(crate) fn quantize_into(x: &[f32], limit: f32, codes: &mut [i16]) -> Result<f32, NonFinite> {
     let max = max_abs(x);
     if !max.is_finite() {
@@ -136,11 +138,26 @@ pub(crate) fn quantize_into(x: &[f32], limit: f32, codes: &mut [i16]) -> Result<
         codes.fill(0);
         return Ok(0.0);
     }
-    let inverse = limit / max;
-    for (code, &x) in codes.iter_mut().zip(x) {
+    let (inverse, codes) = (limit / max, &mut codes[..x.len()]);
+    let ((blocks, rest), (codes, codes_rest)) = (x.as_chunks::<BLOCK>(), codes.as_chunks_mut::<BLOCK>());
+    for (x, codes) in blocks.iter().zip(codes) {
+        round_block(x, F32x4::splat(inverse), codes);
+    }
+    for (code, x) in codes_rest.iter_mut().zip(rest) {
         *code = (x * inverse + ROUND).to_bits() as i16;
     }
     Ok(max / limit)
+}
+
+/// `codes = nearest(x * inverse)`
+#[inline(always)]
+fn round_block(x: &[f32; BLOCK], inverse: F32x4, codes: &mut [i16; BLOCK]) {
+    let (eights, codes) = (x.as_chunks::<8>().0, codes.as_chunks_mut::<8>().0);
+    for (eight, codes) in eights.iter().zip(codes) {
+        let fours = eight.as_chunks().0;
+        let rounded = |four| F32x4::load(four) * inverse + F32x4::splat(ROUND);
+        store_rounded([rounded(&fours[0]), rounded(&fours[1])], codes);
+    }
 }
 
 #[cfg(test)]

@@ -1,86 +1,257 @@
-//! The two integer products of attention, over one segment of 32 cached positions of one KV head. The cache's layout
-//! is that of [`crate::model::kv_cache`].
+//! The two integer products of attention, over one segment of 32 cached positions of one KV head, for up to four query
+//! heads that share it: every code loaded serves all of them. The cache's layout is that of
+//! [`crate::model::kv_cache`].
 
 use super::isa::{Isa, for_16};
 use crate::pack::layout::ROWS;
 
 /// Positions of a cache segment: as many value products as stay exact in `i32`.
 pub(crate) const SEGMENT: usize = 32;
-/// Pairs that are unrolled: all position pairs of a segment.
+/// Most query heads that share loads.
+pub(crate) const QUERIES: usize = 4;
+/// Pairs of codes that are unrolled: all position pairs of a segment, or as many pairs of dimensions.
 const RUN: usize = SEGMENT / 2;
+/// Pairs of codes that are unrolled where fewer are left; dimensions come in multiples of eight.
+const SHORT_RUN: usize = 4;
 
-/// Cached keys of a segment: `[4][head_dim / 2][8 positions][2]` codes and a scale per position.
+/// Cached keys of a segment: `[4][dim / 2][8 positions][2]` codes and a scale per position.
 #[derive(Clone, Copy)]
 pub(crate) struct Keys<'a> {
     pub codes: &'a [i16],
     pub scales: &'a [f32; SEGMENT],
 }
 
-/// Cached values of a segment: `[head_dim / 8][16 position pairs][8 dimensions][2]` codes; their scales are in the weights.
+/// Cached values of a segment: `[dim / 8][16 position pairs][8 dimensions][2]` codes; their scales are in the weights.
 #[derive(Clone, Copy)]
 pub(crate) struct Values<'a> {
     pub codes: &'a [i16],
 }
 
-/// `scores[p] = f32(Σ query * key_p) * (key_scale_p * factor)` for the first `scores.len()` positions, rounded up to a
-/// multiple of 8 by the caller. `query` has `head_dim` codes.
+/// The weights of one query head for a segment's values.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Weights {
+    pub codes: [i16; SEGMENT],
+    pub scale: f32,
+}
+
+/// Repeats a block for each of `$count` (at most 4) query heads or tiles, with constants for indices.
+macro_rules! for_4 {
+    ($i:ident < $count:ident, $body:block) => {
+        for_16!(@ $i, { if $i < $count { $body } }, 0 1 2 3)
+    };
+}
+
+/// `scores[q][p] = f32(Σ query_q * key_p) * key_scale_p` for the first `used` positions, and whole eights of them.
+/// `queries` has `dim` codes for each of the `scores`, of which there are at most [`QUERIES`].
 #[inline(always)]
-pub(super) unsafe fn scores<I: Isa>(keys: Keys<'_>, query: &[i16], factor: f32, scores: &mut [f32]) {
-    let tiles = keys.codes.chunks_exact(ROWS * query.len());
-    for ((codes, scales), scores) in tiles.zip(keys.scales.chunks_exact(ROWS)).zip(scores.chunks_exact_mut(ROWS)) {
-        // SAFETY: `codes` holds 16 per pair of the query; `scales` and `scores` hold eight values.
-        unsafe {
-            let scale = I::mul(I::load(scales.as_ptr()), I::splat(factor));
-            let ints = key_product::<I>(codes, query);
-            I::store(scores.as_mut_ptr(), I::mul(I::to_floats(ints), scale));
+pub(super) unsafe fn scores<I: Isa>(keys: Keys<'_>, queries: &[i16], used: usize, scores: &mut [[f32; SEGMENT]]) {
+    assert!(keys.codes.len() * scores.len() == queries.len() * SEGMENT && used <= SEGMENT, "shapes of scores");
+    let tiles = used.div_ceil(ROWS);
+    // SAFETY: the caller's machine has the instructions; the assertion holds the lengths.
+    unsafe {
+        match scores.len() {
+            1 => scores_of::<I, 1>(keys, queries, tiles, scores),
+            2 => scores_of::<I, 2>(keys, queries, tiles, scores),
+            3 => scores_of::<I, 3>(keys, queries, tiles, scores),
+            4 => scores_of::<I, 4>(keys, queries, tiles, scores),
+            _ => {}
         }
     }
 }
 
-/// Query times eight keys. Whole runs of 16 pairs are unrolled, so that wasm loads need no address arithmetic.
-///
-/// # Safety
-/// As [`Isa`]; `codes` holds 16 codes per pair of `query`.
+/// [`scores`] of the first `tiles` eights of positions. Where activations are held in registers, the four tiles of a
+/// whole segment go together, so that a query code loaded serves them all.
 #[inline(always)]
-unsafe fn key_product<I: Isa>(codes: &[i16], query: &[i16]) -> I::Ints {
-    // SAFETY: see above.
+unsafe fn scores_of<I: Isa, const Q: usize>(
+    keys: Keys<'_>,
+    queries: &[i16],
+    tiles: usize,
+    scores: &mut [[f32; SEGMENT]],
+) {
+    let (queries, dim, scores) = (queries.as_ptr(), queries.len() / Q, scores.as_mut_ptr().cast());
+    let mut tile = 0;
+    // SAFETY: passed on; `tiles` is at most four.
     unsafe {
-        let mut ints = I::zero();
-        let (runs, rest) = (query.chunks_exact(2 * RUN), query.len() / (2 * RUN) * RUN);
-        let (whole, tail) = codes.split_at(rest * 2 * ROWS);
-        let remainder = runs.remainder();
-        for (codes, query) in whole.chunks_exact(RUN * 2 * ROWS).zip(runs) {
-            let (codes, query) = (codes.as_ptr(), query.as_ptr());
-            for_16!(PAIR, {
-                ints = I::dot_add(ints, I::codes16(codes.add(PAIR * 2 * ROWS)), I::pair(query.add(2 * PAIR)));
-            });
+        if I::HOLDS_ACTIVATIONS && tiles == 4 {
+            return some_tiles::<I, Q, 4>(keys, 0, queries, dim, scores);
         }
-        for (codes, x) in tail.chunks_exact(2 * ROWS).zip(remainder.chunks_exact(2)) {
-            ints = I::dot_add(ints, I::codes16(codes.as_ptr()), I::pair(x.as_ptr()));
+        while !I::HOLDS_ACTIVATIONS && tile + 2 <= tiles {
+            some_tiles::<I, Q, 2>(keys, tile, queries, dim, scores);
+            tile += 2;
         }
-        ints
+        while tile < tiles {
+            some_tiles::<I, Q, 1>(keys, tile, queries, dim, scores);
+            tile += 1;
+        }
     }
 }
 
-/// `out[d] += f32(Σ weight_p * value_p[d]) * factor` over the segment's 32 positions. `out` has `head_dim` values, a
-/// multiple of 8.
+/// [`scores`] of N tiles from `first` on.
 #[inline(always)]
-pub(super) unsafe fn mix<I: Isa>(values: Values<'_>, weights: &[i16; SEGMENT], factor: f32, out: &mut [f32]) {
-    // SAFETY: each chunk of `values` holds 16 pairs of eight dimensions.
+unsafe fn some_tiles<I: Isa, const Q: usize, const N: usize>(
+    keys: Keys<'_>,
+    first: usize,
+    queries: *const i16,
+    dim: usize,
+    scores: *mut f32,
+) {
+    let codes = keys.codes.as_ptr();
+    let mut tiles = [codes; N];
+    let mut at = 0;
+    // SAFETY: `keys` holds four tiles of `dim` pairs by eight, `queries` Q times `dim` codes, `scores` Q segments.
     unsafe {
-        let mut pairs = [I::pair(weights.as_ptr()); RUN];
-        for_16!(PAIR, {
-            pairs[PAIR] = I::pair(weights.as_ptr().add(2 * PAIR));
+        let mut ints = [[I::zero(); N]; Q];
+        for_4!(TILE < N, {
+            tiles[TILE] = codes.add((first + TILE) * ROWS * dim);
         });
-        let factor = I::splat(factor);
-        for (codes, out) in values.codes.chunks_exact(RUN * 2 * ROWS).zip(out.chunks_exact_mut(ROWS)) {
-            let codes = codes.as_ptr();
-            let mut ints = I::zero();
-            for_16!(PAIR, {
-                ints = I::dot_add(ints, I::codes16(codes.add(PAIR * 2 * ROWS)), pairs[PAIR]);
-            });
-            let sum = I::mul(I::to_floats(ints), factor);
-            I::store(out.as_mut_ptr(), I::add(I::load(out.as_ptr()), sum));
+        while at + 2 * RUN <= dim {
+            run::<I, Q, N, RUN>(&mut ints, tiles, queries.add(at), dim, at);
+            at += 2 * RUN;
         }
+        while at < dim {
+            run::<I, Q, N, SHORT_RUN>(&mut ints, tiles, queries.add(at), dim, at);
+            at += 2 * SHORT_RUN;
+        }
+        for_4!(TILE < N, {
+            let scale = I::load(keys.scales.as_ptr().add((first + TILE) * ROWS));
+            for_4!(QUERY < Q, {
+                let to = scores.add(QUERY * SEGMENT + (first + TILE) * ROWS);
+                I::store(to, I::mul(I::to_floats(ints[QUERY][TILE]), scale));
+            });
+        });
+    }
+}
+
+/// P pairs of dimensions, from dimension `at` on, of Q queries times N tiles.
+#[inline(always)]
+unsafe fn run<I: Isa, const Q: usize, const N: usize, const P: usize>(
+    ints: &mut [[I::Ints; N]; Q],
+    tiles: [*const i16; N],
+    queries: *const i16,
+    dim: usize,
+    at: usize,
+) {
+    // SAFETY: the caller's tiles and queries hold `at + 2 * P` dimensions.
+    unsafe {
+        let mut pairs = [[I::pair(queries); P]; Q];
+        for_4!(QUERY < Q, {
+            let query = queries.add(QUERY * dim);
+            for_16!(PAIR, {
+                if PAIR < P {
+                    pairs[QUERY][PAIR] = I::pair(query.add(2 * PAIR));
+                }
+            });
+        });
+        for_4!(TILE < N, {
+            let tile = tiles[TILE].add(at * ROWS);
+            for_16!(PAIR, {
+                if PAIR < P {
+                    let codes = I::codes16(tile.add(PAIR * 2 * ROWS));
+                    for_4!(QUERY < Q, {
+                        ints[QUERY][TILE] = I::dot_add(ints[QUERY][TILE], codes, pairs[QUERY][PAIR]);
+                    });
+                }
+            });
+        });
+    }
+}
+
+/// `out[q][d] += f32(Σ weight_q_p * value_p[d]) * weight_scale_q` over the segment's first `used` positions; weights of
+/// others must be 0. `out` has `dim` values, a multiple of 8, for each of the `weights`, of which there are at most
+/// [`QUERIES`].
+#[inline(always)]
+pub(super) unsafe fn mix<I: Isa>(values: Values<'_>, weights: &[Weights], used: usize, out: &mut [f32]) {
+    assert!(values.codes.len() * weights.len() == out.len() * SEGMENT && used <= SEGMENT, "shapes of a mix");
+    let runs = used.div_ceil(2 * SHORT_RUN);
+    // SAFETY: the caller's machine has the instructions; the assertion holds the lengths.
+    unsafe {
+        match weights.len() {
+            1 => mix_of::<I, 1>(values, weights, runs, out),
+            2 => mix_of::<I, 2>(values, weights, runs, out),
+            3 => mix_of::<I, 3>(values, weights, runs, out),
+            4 => mix_of::<I, 4>(values, weights, runs, out),
+            _ => {}
+        }
+    }
+}
+
+/// [`mix`] of the first `runs` eights of positions. All weights of a whole segment are held.
+#[inline(always)]
+unsafe fn mix_of<I: Isa, const Q: usize>(values: Values<'_>, weights: &[Weights], runs: usize, out: &mut [f32]) {
+    let (dim, out) = (out.len() / Q, out.as_mut_ptr());
+    // SAFETY: each chunk of `values` holds 16 pairs of eight dimensions, `weights` Q entries and `out` Q times `dim`.
+    unsafe {
+        if runs * SHORT_RUN == RUN {
+            let mut pairs = [[I::pair(weights[0].codes.as_ptr()); RUN]; Q];
+            hold_weights::<I, Q, RUN>(weights, 0, &mut pairs);
+            for (i, codes) in values.codes.chunks_exact(RUN * 2 * ROWS).enumerate() {
+                let mut ints = [I::zero(); Q];
+                mix_run::<I, Q, RUN>(&mut ints, codes.as_ptr(), &pairs);
+                add_mix::<I, Q>(ints, weights, out.add(i * ROWS), dim);
+            }
+        } else {
+            for (i, codes) in values.codes.chunks_exact(RUN * 2 * ROWS).enumerate() {
+                let mut ints = [I::zero(); Q];
+                for run in 0..runs {
+                    let mut pairs = [[I::pair(weights[0].codes.as_ptr()); SHORT_RUN]; Q];
+                    hold_weights::<I, Q, SHORT_RUN>(weights, run * 2 * SHORT_RUN, &mut pairs);
+                    mix_run::<I, Q, SHORT_RUN>(&mut ints, codes.as_ptr().add(run * SHORT_RUN * 2 * ROWS), &pairs);
+                }
+                add_mix::<I, Q>(ints, weights, out.add(i * ROWS), dim);
+            }
+        }
+    }
+}
+
+/// Loads the weights of P pairs of positions from position `at` on.
+#[inline(always)]
+unsafe fn hold_weights<I: Isa, const Q: usize, const P: usize>(
+    weights: &[Weights],
+    at: usize,
+    pairs: &mut [[I::Pair; P]; Q],
+) {
+    // SAFETY: the caller's `weights` are Q, and `at + 2 * P` lies within a segment.
+    unsafe {
+        for_4!(QUERY < Q, {
+            let codes = weights.get_unchecked(QUERY).codes.as_ptr().add(at);
+            for_16!(PAIR, {
+                if PAIR < P {
+                    pairs[QUERY][PAIR] = I::pair(codes.add(2 * PAIR));
+                }
+            });
+        });
+    }
+}
+
+/// P pairs of positions of eight dimensions.
+#[inline(always)]
+unsafe fn mix_run<I: Isa, const Q: usize, const P: usize>(
+    ints: &mut [I::Ints; Q],
+    codes: *const i16,
+    pairs: &[[I::Pair; P]; Q],
+) {
+    // SAFETY: the caller's `codes` hold P pairs of eight.
+    unsafe {
+        for_16!(PAIR, {
+            if PAIR < P {
+                let codes = I::codes16(codes.add(PAIR * 2 * ROWS));
+                for_4!(QUERY < Q, {
+                    ints[QUERY] = I::dot_add(ints[QUERY], codes, pairs[QUERY][PAIR]);
+                });
+            }
+        });
+    }
+}
+
+/// Adds the mix of eight dimensions to each query's output.
+#[inline(always)]
+unsafe fn add_mix<I: Isa, const Q: usize>(ints: [I::Ints; Q], weights: &[Weights], out: *mut f32, dim: usize) {
+    // SAFETY: the caller's `weights` are Q, and `out` leads to eight values in each of Q rows of `dim`.
+    unsafe {
+        for_4!(QUERY < Q, {
+            let out = out.add(QUERY * dim);
+            let sum = I::mul(I::to_floats(ints[QUERY]), I::splat(weights.get_unchecked(QUERY).scale));
+            I::store(out, I::add(I::load(out), sum));
+        });
     }
 }

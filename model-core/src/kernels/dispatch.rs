@@ -1,6 +1,6 @@
 //! Which instance of the kernels runs: chosen once per model, named in reports, never a matter of results.
 
-use super::attention::{self, Keys, SEGMENT, Values};
+use super::attention::{self, Keys, SEGMENT, Values, Weights};
 use super::product::{self, Product};
 use super::scalar::Scalar;
 use super::source::Wide;
@@ -87,29 +87,29 @@ impl Kernel {
     }
 
     /// See [`attention::scores`].
-    pub(crate) fn scores(self, keys: Keys<'_>, query: &[i16], factor: f32, scores: &mut [f32]) {
+    pub(crate) fn scores(self, keys: Keys<'_>, queries: &[i16], used: usize, scores: &mut [[f32; SEGMENT]]) {
         // SAFETY: a `Kernel` exists only where its instructions do; `Keys` and slices carry their lengths.
         unsafe {
             match self.0 {
-                Path::Scalar => attention::scores::<Scalar>(keys, query, factor, scores),
+                Path::Scalar => attention::scores::<Scalar>(keys, queries, used, scores),
                 #[cfg(target_arch = "x86_64")]
-                Path::Avx2 => avx2::scores(keys, query, factor, scores),
+                Path::Avx2 => avx2::scores(keys, queries, used, scores),
                 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-                Path::Simd128 => attention::scores::<super::wasm32::Simd128>(keys, query, factor, scores),
+                Path::Simd128 => attention::scores::<super::wasm32::Simd128>(keys, queries, used, scores),
             }
         }
     }
 
     /// See [`attention::mix`].
-    pub(crate) fn mix(self, values: Values<'_>, weights: &[i16; SEGMENT], factor: f32, out: &mut [f32]) {
+    pub(crate) fn mix(self, values: Values<'_>, weights: &[Weights], used: usize, out: &mut [f32]) {
         // SAFETY: a `Kernel` exists only where its instructions do; `Values` and slices carry their lengths.
         unsafe {
             match self.0 {
-                Path::Scalar => attention::mix::<Scalar>(values, weights, factor, out),
+                Path::Scalar => attention::mix::<Scalar>(values, weights, used, out),
                 #[cfg(target_arch = "x86_64")]
-                Path::Avx2 => avx2::mix(values, weights, factor, out),
+                Path::Avx2 => avx2::mix(values, weights, used, out),
                 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-                Path::Simd128 => attention::mix::<super::wasm32::Simd128>(values, weights, factor, out),
+                Path::Simd128 => attention::mix::<super::wasm32::Simd128>(values, weights, used, out),
             }
         }
     }
@@ -120,7 +120,7 @@ impl Kernel {
 mod avx2 {
     use super::super::source::Source;
     use super::super::x86_64::Avx2;
-    use super::{Keys, Product, SEGMENT, Values, attention, product};
+    use super::{Keys, Product, SEGMENT, Values, Weights, attention, product};
 
     #[target_feature(enable = "avx2")]
     pub(super) unsafe fn multiply<S: Source>(product: Product, first: usize, last: usize) {
@@ -129,14 +129,14 @@ mod avx2 {
     }
 
     #[target_feature(enable = "avx2")]
-    pub(super) unsafe fn scores(keys: Keys<'_>, query: &[i16], factor: f32, scores: &mut [f32]) {
+    pub(super) unsafe fn scores(keys: Keys<'_>, queries: &[i16], used: usize, scores: &mut [[f32; SEGMENT]]) {
         // SAFETY: passed on from the caller.
-        unsafe { attention::scores::<Avx2>(keys, query, factor, scores) }
+        unsafe { attention::scores::<Avx2>(keys, queries, used, scores) }
     }
 
     #[target_feature(enable = "avx2")]
-    pub(super) unsafe fn mix(values: Values<'_>, weights: &[i16; SEGMENT], factor: f32, out: &mut [f32]) {
+    pub(super) unsafe fn mix(values: Values<'_>, weights: &[Weights], used: usize, out: &mut [f32]) {
         // SAFETY: passed on from the caller.
-        unsafe { attention::mix::<Avx2>(values, weights, factor, out) }
+        unsafe { attention::mix::<Avx2>(values, weights, used, out) }
     }
 }

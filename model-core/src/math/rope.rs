@@ -1,6 +1,8 @@
 //! Rotary position embedding (Su et al. 2021) over adjacent pairs, as GGUF stores the query and key rows of `llama`
 //! models. Angles are computed in `f64` with the `libm` crate, so that all targets get the same bits.
 
+use super::elementwise::update_by_two;
+
 /// The rotation frequencies of a model.
 #[derive(Debug, Clone)]
 pub struct Rope {
@@ -11,9 +13,11 @@ pub struct Rope {
 /// Cosines and sines of the positions of one batch, shared by all layers and heads.
 #[derive(Debug, Clone, Default)]
 pub struct Angles {
-    pairs: usize,
-    /// `[tokens, pairs]` of (cosine, sine)
-    turns: Vec<(f32, f32)>,
+    rotary_dim: usize,
+    /// `[tokens, rotary_dim]`: the cosine of each pair, twice.
+    cosines: Vec<f32>,
+    /// `[tokens, rotary_dim]`: the sine of each pair, negative first.
+    sines: Vec<f32>,
 }
 
 impl Rope {
@@ -27,30 +31,34 @@ impl Rope {
 
     /// Writes the angles of positions `start..start + tokens` to `angles`, whose buffer is reused.
     pub fn angles_into(&self, start: usize, tokens: usize, angles: &mut Angles) {
-        angles.pairs = self.frequencies.len();
-        angles.turns.clear();
+        angles.rotary_dim = 2 * self.frequencies.len();
+        angles.cosines.clear();
+        angles.sines.clear();
         for position in start..start + tokens {
-            angles.turns.extend(self.frequencies.iter().map(|frequency| {
+            for frequency in &self.frequencies {
                 let angle = position as f64 * frequency;
-                (libm::cos(angle) as f32, libm::sin(angle) as f32)
-            }));
+                let (cosine, sine) = (libm::cos(angle) as f32, libm::sin(angle) as f32);
+                angles.cosines.extend([cosine, cosine]);
+                angles.sines.extend([-sine, sine]);
+            }
         }
     }
 }
 
 impl Angles {
-    /// Rotates the leading rotary dimensions of every head in `x` (`[tokens, heads, head_dim]`).
+    /// Rotates the leading rotary dimensions of every head in `x` (`[tokens, heads, head_dim]`): a pair `(a, b)` becomes
+    /// `(a cos - b sin, b cos + a sin)`.
     pub fn apply(&self, x: &mut [f32], head_dim: usize) {
-        let tokens = self.turns.len() / self.pairs.max(1);
+        let tokens = self.cosines.len() / self.rotary_dim.max(1);
         if tokens == 0 {
             return;
         }
         let width = x.len() / tokens;
-        for (x, turns) in x.chunks_exact_mut(width).zip(self.turns.chunks_exact(self.pairs)) {
+        let turns = self.cosines.chunks_exact(self.rotary_dim).zip(self.sines.chunks_exact(self.rotary_dim));
+        for (x, (cosines, sines)) in x.chunks_exact_mut(width).zip(turns) {
             for head in x.chunks_exact_mut(head_dim) {
-                for (pair, (cos, sin)) in head.chunks_exact_mut(2).zip(turns) {
-                    (pair[0], pair[1]) = (pair[0] * cos - pair[1] * sin, pair[0] * sin + pair[1] * cos);
-                }
+                let turned = &mut head[..self.rotary_dim];
+                update_by_two(turned, cosines, sines, |x, cosine, sine| x * cosine + x.swap_pairs() * sine);
             }
         }
     }

@@ -1,13 +1,14 @@
 //! Grouped-query attention of a batch of tokens in one layer, over the quantised cache.
 //!
-//! For one query head: scores over all positions up to its own, softmax in eight virtual lanes, then for each cache
-//! segment of 32 positions the weights `probability * value scale` become 16-bit codes with a scale of the segment, and
-//! the segments' exact integer sums are added up in order. Each head of each token is computed alone, so batches and
-//! threads cannot change a bit.
+//! For one query head: scores over all positions up to its own, softmax with the exact maximum and a sum in eight
+//! virtual lanes, then for each cache segment of 32 positions the weights `probability * value scale` become 16-bit codes
+//! with a scale of the segment, and the segments' exact integer sums are added up in order. Query heads that share a KV
+//! head share the loads of its codes, nothing else: each head of each token has the bits it would have alone, so batches
+//! and threads cannot change one.
 
 use super::kv_cache::{KvCache, Place, VALUE_LIMIT};
-use crate::kernels::{Kernel, NonFinite, SEGMENT, quantize_into};
-use crate::math::{LANES, exp, sum_lanes};
+use crate::kernels::{Kernel, NonFinite, QUERIES, SEGMENT, Weights, quantize_into};
+use crate::math::softmax::Softmax;
 use crate::parallel;
 use crate::profile::{Profile, Stage};
 
@@ -20,7 +21,7 @@ pub struct AttentionInput<'a> {
     pub layer: usize,
     /// Position of the batch's first token.
     pub start: usize,
-    /// Factor of the scores, usually `1 / sqrt(head_dim)`.
+    /// Factor of the scores, usually `1 / sqrt(head_dim)`; above 0.
     pub scale: f32,
     /// Rotated queries, `[tokens, heads, head_dim]`.
     pub q: &'a [f32],
@@ -32,11 +33,16 @@ pub struct AttentionInput<'a> {
     pub profile: &'a Profile,
 }
 
-/// Buffers of one thread.
+/// Buffers of one thread, for query heads that go together.
 #[derive(Debug, Default)]
 struct Scratch {
-    query: Vec<i16>,
-    scores: Vec<f32>,
+    /// `[queries, padded_dim]`
+    queries: Vec<i16>,
+    /// `[segments, queries]`
+    scores: Vec<[f32; SEGMENT]>,
+    /// `[segments, queries]`
+    weights: Vec<Weights>,
+    /// `[queries, padded_dim]`
     mixed: Vec<f32>,
 }
 
@@ -48,14 +54,17 @@ struct Scratch {
 pub fn attend(cache: &mut KvCache, input: AttentionInput<'_>, out: &mut [f32]) -> Result<(), NonFinite> {
     store(cache, input)?;
     input.profile.mark(Stage::Store);
-    let (cache, head_dim) = (&*cache, cache.head_dim());
-    let tokens = input.k.len() / (cache.kv_heads() * head_dim);
-    let heads = input.q.len() / (tokens.max(1) * head_dim);
-    parallel::chunks(out, head_dim, Scratch::default, |scratch, i, out| {
-        let (token, head) = (i / heads, i % heads);
-        let query = &input.q[i * head_dim..][..head_dim];
-        let view = Head { cache, layer: input.layer, kv_head: head * cache.kv_heads() / heads };
-        view.attend(input, query, input.start + token + 1, scratch, out);
+    let (cache, kv_heads, head_dim) = (&*cache, cache.kv_heads(), cache.head_dim());
+    let shared = input.q.len() / input.k.len().max(1);
+    let together = shared.div_ceil(shared.div_ceil(QUERIES).max(1)) * head_dim;
+    parallel::chunks(out, shared * head_dim, Scratch::default, |scratch, i, out| {
+        let view = Head { cache, input, kv_head: i % kv_heads, positions: input.start + i / kv_heads + 1 };
+        let queries = &input.q[i * shared * head_dim..][..shared * head_dim];
+        for (queries, out) in queries.chunks(together).zip(out.chunks_mut(together)) {
+            if view.attend(queries, scratch, out).is_err() {
+                out.fill(f32::NAN);
+            }
+        }
     });
     Ok(())
 }
@@ -70,94 +79,97 @@ fn store(cache: &mut KvCache, input: AttentionInput<'_>) -> Result<(), NonFinite
     Ok(())
 }
 
-/// One KV head of one layer.
+/// The first positions of one KV head of one layer.
 #[derive(Clone, Copy)]
 struct Head<'a> {
     cache: &'a KvCache,
-    layer: usize,
+    input: AttentionInput<'a>,
     kv_head: usize,
+    positions: usize,
 }
 
 impl Head<'_> {
-    /// Mixes the values of the first `positions` positions for one query head.
-    fn attend(
-        self,
-        input: AttentionInput<'_>,
-        query: &[f32],
-        positions: usize,
-        scratch: &mut Scratch,
-        out: &mut [f32],
-    ) {
-        let mut laps = input.profile.laps();
-        if self.scores(input, query, positions, scratch).is_err() {
-            out.fill(f32::NAN);
-            return;
-        }
+    /// Mixes the values for some of the query heads (`[queries, head_dim]`, at most [`QUERIES`]).
+    fn attend(self, queries: &[f32], scratch: &mut Scratch, out: &mut [f32]) -> Result<(), NonFinite> {
+        let mut laps = self.input.profile.laps();
+        let count = queries.len() / self.cache.head_dim();
+        let factors = self.quantize(queries, scratch)?;
+        self.scores(count, scratch);
         laps.mark(Stage::Scores);
-        let sum = softmax(&mut scratch.scores);
-        laps.mark(Stage::Softmax);
-        scratch.mixed.clear();
-        scratch.mixed.resize(self.cache.padded_dim(), 0.0);
-        for (segment, probabilities) in scratch.scores.chunks_exact_mut(SEGMENT).enumerate() {
-            let (_, values, scales) = self.cache.segment(segment, self.layer, self.kv_head);
-            for (weight, scale) in probabilities.iter_mut().zip(scales) {
-                *weight *= scale;
-            }
-            let mut weights = [0; SEGMENT];
-            match quantize_into(probabilities, VALUE_LIMIT, &mut weights) {
-                Ok(scale) => input.kernel.mix(values, &weights, scale, &mut scratch.mixed),
-                Err(NonFinite) => return out.fill(f32::NAN),
-            }
+        let mut softmaxes = [Softmax::default(); QUERIES];
+        for (i, softmax) in softmaxes.iter_mut().enumerate().take(count) {
+            *softmax = Softmax::new(scratch.scores.iter().skip(i).step_by(count), factors[i]).ok_or(NonFinite)?;
         }
-        let inverse = 1.0 / sum;
-        for (out, mixed) in out.iter_mut().zip(&scratch.mixed) {
-            *out = mixed * inverse;
+        self.weigh(&mut softmaxes[..count], scratch);
+        laps.mark(Stage::Softmax);
+        self.mix(count, scratch);
+        let (head_dim, dim) = (self.cache.head_dim(), self.cache.padded_dim());
+        for ((out, mixed), softmax) in
+            out.chunks_exact_mut(head_dim).zip(scratch.mixed.chunks_exact(dim)).zip(softmaxes)
+        {
+            let inverse = 1.0 / softmax.sum();
+            out.iter_mut().zip(mixed).for_each(|(out, mixed)| *out = mixed * inverse);
         }
         laps.mark(Stage::Mix);
-    }
-
-    /// Fills `scratch.scores`, padded with minus infinity to whole segments.
-    fn scores(
-        self,
-        input: AttentionInput<'_>,
-        query: &[f32],
-        positions: usize,
-        scratch: &mut Scratch,
-    ) -> Result<(), NonFinite> {
-        scratch.query.clear();
-        scratch.query.resize(self.cache.padded_dim(), 0);
-        let scale = quantize_into(query, self.cache.key_limit(), &mut scratch.query[..query.len()])?;
-        scratch.scores.resize(positions.next_multiple_of(SEGMENT), 0.0);
-        for (segment, scores) in scratch.scores.chunks_exact_mut(SEGMENT).enumerate() {
-            let (keys, ..) = self.cache.segment(segment, self.layer, self.kv_head);
-            let used = (positions - segment * SEGMENT).min(SEGMENT).next_multiple_of(LANES);
-            input.kernel.scores(keys, &scratch.query, scale * input.scale, &mut scores[..used]);
-        }
-        scratch.scores[positions..].fill(f32::NEG_INFINITY);
         Ok(())
     }
-}
 
-/// Replaces scores (a multiple of 8) by `exp(score - max)` and returns their sum.
-fn softmax(scores: &mut [f32]) -> f32 {
-    let most = maximum(scores);
-    for score in scores.iter_mut() {
-        *score = exp(*score - most);
+    /// Fills `scratch.queries` and returns what scores are to be multiplied with.
+    fn quantize(self, queries: &[f32], scratch: &mut Scratch) -> Result<[f32; QUERIES], NonFinite> {
+        let (head_dim, dim) = (self.cache.head_dim(), self.cache.padded_dim());
+        let mut factors = [0.0; QUERIES];
+        scratch.queries.resize(queries.len() / head_dim * dim, 0);
+        let heads = queries.chunks_exact(head_dim).zip(scratch.queries.chunks_exact_mut(dim));
+        for ((query, codes), factor) in heads.zip(&mut factors) {
+            let scale = quantize_into(query, self.cache.key_limit(), &mut codes[..head_dim])?;
+            *factor = scale * self.input.scale;
+        }
+        Ok(factors)
     }
-    let mut sums = [0.0; LANES];
-    for chunk in scores.chunks_exact(LANES) {
-        for (sum, score) in sums.iter_mut().zip(chunk) {
-            *sum += score;
+
+    /// Positions of a segment that count.
+    fn used(self, segment: usize) -> usize {
+        (self.positions - segment * SEGMENT).min(SEGMENT)
+    }
+
+    /// Fills `scratch.scores`, with minus infinity behind the last position.
+    fn scores(self, count: usize, scratch: &mut Scratch) {
+        scratch.scores.resize(self.positions.div_ceil(SEGMENT) * count, [0.0; SEGMENT]);
+        for (segment, scores) in scratch.scores.chunks_exact_mut(count).enumerate() {
+            let (keys, ..) = self.cache.segment(segment, self.input.layer, self.kv_head);
+            let used = self.used(segment);
+            self.input.kernel.scores(keys, &scratch.queries, used, scores);
+            for scores in scores {
+                scores[used..].fill(f32::NEG_INFINITY);
+            }
         }
     }
-    sum_lanes(sums)
-}
 
-/// The largest value, by the integer order of the bits: exact in any order, and compilers vectorise it.
-fn maximum(values: &[f32]) -> f32 {
-    let ordered = |bits: i32| bits ^ ((bits >> 31) & i32::MAX);
-    let most = values.iter().fold(i32::MIN, |most, value| most.max(ordered(value.to_bits() as i32)));
-    f32::from_bits(ordered(most) as u32)
+    /// Fills `scratch.weights`, which are not divided by their sum yet.
+    fn weigh(self, softmaxes: &mut [Softmax], scratch: &mut Scratch) {
+        let Scratch { scores, weights, .. } = scratch;
+        weights.resize(scores.len(), Weights { codes: [0; SEGMENT], scale: 0.0 });
+        let segments = scores.chunks_exact(softmaxes.len()).zip(weights.chunks_exact_mut(softmaxes.len()));
+        for (segment, (scores, weights)) in segments.enumerate() {
+            let (_, _, scales) = self.cache.segment(segment, self.input.layer, self.kv_head);
+            // What lies behind the last position may be of another batch, and must not even be seen.
+            let mut scales = *scales;
+            scales[self.used(segment)..].fill(0.0);
+            for ((weights, softmax), scores) in weights.iter_mut().zip(softmaxes.iter_mut()).zip(scores) {
+                weights.scale = softmax.weigh(scores, &scales, VALUE_LIMIT, &mut weights.codes);
+            }
+        }
+    }
+
+    /// Fills `scratch.mixed` with the values mixed by the weights.
+    fn mix(self, count: usize, scratch: &mut Scratch) {
+        scratch.mixed.clear();
+        scratch.mixed.resize(count * self.cache.padded_dim(), 0.0);
+        for (segment, weights) in scratch.weights.chunks_exact(count).enumerate() {
+            let (_, values, _) = self.cache.segment(segment, self.input.layer, self.kv_head);
+            self.input.kernel.mix(values, weights, self.used(segment), &mut scratch.mixed);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -138,17 +138,9 @@ impl KvCache {
         let (head, scales) = self.head_mut(place);
         let (keys, values) = head.split_at_mut(SEGMENT * dim);
         scales[0][at] = quantize_into(key, limit, &mut codes[..head_dim])?;
-        let tile = &mut keys[at / TILE * TILE * dim..][..TILE * dim];
-        for (codes, pair) in codes[..head_dim].chunks(2).zip(tile.chunks_exact_mut(2 * TILE)) {
-            pair[at % TILE * 2..][..codes.len()].copy_from_slice(codes);
-        }
+        store_key(codes, at % TILE, &mut keys[at / TILE * TILE * dim..][..TILE * dim]);
         scales[1][at] = quantize_into(value, VALUE_LIMIT, &mut codes[..head_dim])?;
-        for (codes, group) in codes[..head_dim].chunks(TILE).zip(values.chunks_exact_mut(SEGMENT * TILE)) {
-            let pair = &mut group[at / 2 * 2 * TILE..][..2 * TILE];
-            for (code, lane) in codes.iter().zip(pair.chunks_exact_mut(2)) {
-                lane[at % 2] = *code;
-            }
-        }
+        store_value(codes, at, values);
         Ok(())
     }
 
@@ -159,12 +151,38 @@ impl KvCache {
     }
 
     /// Keys, values and value scales of one segment for one head.
-    pub(super) fn segment(&self, segment: usize, layer: usize, kv_head: usize) -> (Keys<'_>, Values<'_>, &[f32]) {
+    pub(super) fn segment(
+        &self,
+        segment: usize,
+        layer: usize,
+        kv_head: usize,
+    ) -> (Keys<'_>, Values<'_>, &[f32; SEGMENT]) {
         let (head, size) = (layer * self.kv_heads + kv_head, 2 * SEGMENT * self.dim);
         let segment = &self.segments[segment];
         let (keys, values) = segment.codes[head * size..][..size].split_at(size / 2);
         let keys = Keys { codes: keys, scales: &segment.scales[2 * head] };
         (keys, Values { codes: values }, &segment.scales[2 * head + 1])
+    }
+}
+
+/// Puts a key's codes (`[dim]`) in place `at` of a tile (`[dim / 2][8 positions][2]`).
+fn store_key(codes: &[i16], at: usize, tile: &mut [i16]) {
+    let eights = codes.as_chunks::<TILE>().0;
+    for (codes, places) in eights.iter().zip(tile.as_chunks_mut::<{ TILE * TILE }>().0) {
+        for (pair, places) in codes.as_chunks::<2>().0.iter().zip(places.as_chunks_mut::<{ 2 * TILE }>().0) {
+            places.as_chunks_mut::<2>().0[at % TILE] = *pair;
+        }
+    }
+}
+
+/// Puts a value's codes (`[dim]`) in place `at` of a segment (`[dim / 8][16 position pairs][8 dims][2]`).
+fn store_value(codes: &[i16], at: usize, segment: &mut [i16]) {
+    let groups = segment.as_chunks_mut::<{ SEGMENT * TILE }>().0;
+    for (codes, group) in codes.as_chunks::<TILE>().0.iter().zip(groups) {
+        let pairs = &mut group.as_chunks_mut::<{ 2 * TILE }>().0[at % SEGMENT / 2];
+        for (code, pair) in codes.iter().zip(pairs.as_chunks_mut::<2>().0) {
+            pair[at % 2] = *code;
+        }
     }
 }
 

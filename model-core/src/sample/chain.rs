@@ -5,7 +5,10 @@ use super::penalties::Penalties;
 use super::rng::Pcg32;
 use super::{Error, Sampling};
 use crate::TokenId;
-use crate::math::{LANES, exp};
+use crate::math::exp;
+
+/// Partial sums over the vocabulary.
+const LANES: usize = 8;
 
 /// Chooses tokens; holds the options and the state of the random numbers.
 #[derive(Debug, Clone)]

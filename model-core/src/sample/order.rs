@@ -2,9 +2,10 @@
 //! order is total and costs little in loops over the vocabulary (scalar float compares are dear on the IC).
 
 use crate::TokenId;
+use crate::math::lanes::{F32x4, I32x4};
 
 /// Logits that one vectorised maximum covers before the scan looks closer.
-const CHUNK: usize = 64;
+const CHUNK: usize = 128;
 
 /// An integer that orders as the float does (-0 below +0).
 #[inline(always)]
@@ -13,10 +14,22 @@ fn ordered(x: f32) -> i32 {
     bits ^ ((bits >> 31) as u32 >> 1) as i32
 }
 
-/// The largest of a chunk, as [`ordered`].
+/// The largest of a chunk, as [`ordered`], if it is above `floor`. The bits of positive floats order as they are and
+/// beat those of all others, so that only chunks without any, among others of that kind, need a second pass.
 #[inline(always)]
-fn largest(chunk: &[f32]) -> i32 {
-    chunk.iter().fold(i32::MIN, |most, &x| most.max(ordered(x)))
+fn largest_above(floor: i32, chunk: &[f32]) -> Option<i32> {
+    let (whole, rest) = chunk.as_chunks::<CHUNK>();
+    let mut most = I32x4::splat(i32::MIN);
+    for whole in whole {
+        for four in whole.as_chunks().0 {
+            most = most.max(F32x4::load(four).bits());
+        }
+    }
+    let mut most = rest.iter().fold(most.most(), |most, x| most.max(x.to_bits() as i32));
+    if most < 0 && floor < 0 {
+        most = chunk.iter().fold(i32::MIN, |most, &x| most.max(ordered(x)));
+    }
+    (most > floor).then_some(most)
 }
 
 /// A token and its logit as one number; the better candidate is the larger number.
@@ -43,8 +56,7 @@ impl Candidate {
 pub(super) fn best(logits: &[f32]) -> TokenId {
     let (mut most, mut start) = (i32::MIN, 0);
     for (i, chunk) in logits.chunks(CHUNK).enumerate() {
-        let here = largest(chunk);
-        if here > most {
+        if let Some(here) = largest_above(most, chunk) {
             (most, start) = (here, i * CHUNK);
         }
     }
@@ -58,7 +70,7 @@ pub(super) fn select(logits: &[f32], k: usize, out: &mut Vec<Candidate>) {
     // What does not beat the floor is not among the k best. It rises whenever the buffer has been thinned out.
     let mut floor: Option<Candidate> = None;
     for (i, chunk) in logits.chunks(CHUNK).enumerate() {
-        if floor.is_some_and(|floor| largest(chunk) <= ordered(floor.logit())) {
+        if floor.is_some_and(|floor| largest_above(ordered(floor.logit()), chunk).is_none()) {
             continue;
         }
         let candidates = chunk.iter().enumerate().map(|(j, &logit)| Candidate::new(i * CHUNK + j, logit));
@@ -106,7 +118,8 @@ mod tests {
         assert_eq!(best(&[]), 0);
         assert_eq!(best(&[-5.0]), 0);
         for seed in 0..20 {
-            let logits = logits(seed, 1000, 50);
+            let shift = if seed % 2 == 0 { 0.0 } else { 100.0 };
+            let logits: Vec<f32> = logits(seed, 1000, 50).into_iter().map(|logit| logit - shift).collect();
             let most = logits.iter().copied().fold(f32::MIN, f32::max);
             assert_eq!(best(&logits) as usize, logits.iter().position(|&x| x == most).unwrap());
         }
@@ -118,6 +131,9 @@ mod tests {
             let mut logits = logits(seed, 2000, distinct);
             if seed == 3 {
                 logits.sort_by(f32::total_cmp);
+            }
+            if seed == 2 {
+                logits.iter_mut().for_each(|logit| *logit -= 1000.0);
             }
             let mut all: Vec<_> = logits.iter().enumerate().map(|(id, &logit)| Candidate::new(id, logit)).collect();
             all.sort_by(|a, b| b.cmp(a));

@@ -1,0 +1,97 @@
+//! The lanes as arrays: plain Rust, which compilers vectorise.
+
+use std::array::from_fn;
+
+pub(super) type Floats = [f32; 4];
+pub(super) type Ints = [i32; 4];
+
+#[inline(always)]
+pub(super) fn splat(value: f32) -> Floats {
+    [value; 4]
+}
+
+#[inline(always)]
+pub(super) fn splat_ints(value: i32) -> Ints {
+    [value; 4]
+}
+
+#[inline(always)]
+pub(super) fn load(from: &[f32; 4]) -> Floats {
+    *from
+}
+
+#[inline(always)]
+pub(super) fn store(x: Floats, to: &mut [f32; 4]) {
+    *to = x;
+}
+
+#[inline(always)]
+pub(super) fn add(a: Floats, b: Floats) -> Floats {
+    from_fn(|i| a[i] + b[i])
+}
+
+#[inline(always)]
+pub(super) fn sub(a: Floats, b: Floats) -> Floats {
+    from_fn(|i| a[i] - b[i])
+}
+
+#[inline(always)]
+pub(super) fn mul(a: Floats, b: Floats) -> Floats {
+    from_fn(|i| a[i] * b[i])
+}
+
+#[inline(always)]
+pub(super) fn div(a: Floats, b: Floats) -> Floats {
+    from_fn(|i| a[i] / b[i])
+}
+
+#[inline(always)]
+pub(super) fn or_larger(a: Floats, b: Floats) -> Floats {
+    from_fn(|i| if a[i] < b[i] { b[i] } else { a[i] })
+}
+
+#[inline(always)]
+pub(super) fn or_smaller(a: Floats, b: Floats) -> Floats {
+    from_fn(|i| if b[i] < a[i] { b[i] } else { a[i] })
+}
+
+#[inline(always)]
+pub(super) fn add_exponent(x: Floats, exponent: Floats) -> Floats {
+    from_fn(|i| f32::from_bits(x[i].to_bits().wrapping_add(exponent[i].to_bits() << 23)))
+}
+
+#[inline(always)]
+pub(super) fn swap_pairs(x: Floats) -> Floats {
+    [x[1], x[0], x[3], x[2]]
+}
+
+#[inline(always)]
+pub(super) fn bits(x: Floats) -> Ints {
+    x.map(|x| x.to_bits() as i32)
+}
+
+#[inline(always)]
+pub(super) fn magnitude_bits(x: Floats) -> Ints {
+    x.map(|x| (x.to_bits() & 0x7fff_ffff) as i32)
+}
+
+#[inline(always)]
+pub(super) fn max(a: Ints, b: Ints) -> Ints {
+    from_fn(|i| a[i].max(b[i]))
+}
+
+#[inline(always)]
+pub(super) fn most(x: Floats) -> f32 {
+    let larger = |a: f32, b: f32| if a < b { b } else { a };
+    larger(larger(x[0], x[2]), larger(x[1], x[3]))
+}
+
+#[inline(always)]
+pub(super) fn most_int(x: Ints) -> i32 {
+    x[0].max(x[1]).max(x[2]).max(x[3])
+}
+
+#[inline(always)]
+pub(super) fn store_low_halves(a: Floats, b: Floats, to: &mut [i16; 8]) {
+    *to = from_fn(|i| if i < 4 { a[i].to_bits() as i16 } else { b[i - 4].to_bits() as i16 });
+}

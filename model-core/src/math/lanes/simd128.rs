@@ -1,0 +1,102 @@
+//! The lanes as WebAssembly vectors: intrinsics only. Minima and maxima are the pseudo ones, which cost a quarter.
+
+use core::arch::wasm32::*;
+
+pub(super) type Floats = v128;
+pub(super) type Ints = v128;
+
+#[inline(always)]
+pub(super) fn splat(value: f32) -> Floats {
+    f32x4_splat(value)
+}
+
+#[inline(always)]
+pub(super) fn splat_ints(value: i32) -> Ints {
+    i32x4_splat(value)
+}
+
+#[inline(always)]
+pub(super) fn load(from: &[f32; 4]) -> Floats {
+    // SAFETY: the reference is valid for 16 bytes; wasm loads accept any alignment.
+    unsafe { v128_load(from.as_ptr().cast()) }
+}
+
+#[inline(always)]
+pub(super) fn store(x: Floats, to: &mut [f32; 4]) {
+    // SAFETY: the reference is valid for 16 bytes; wasm stores accept any alignment.
+    unsafe { v128_store(to.as_mut_ptr().cast(), x) }
+}
+
+#[inline(always)]
+pub(super) fn add(a: Floats, b: Floats) -> Floats {
+    f32x4_add(a, b)
+}
+
+#[inline(always)]
+pub(super) fn sub(a: Floats, b: Floats) -> Floats {
+    f32x4_sub(a, b)
+}
+
+#[inline(always)]
+pub(super) fn mul(a: Floats, b: Floats) -> Floats {
+    f32x4_mul(a, b)
+}
+
+#[inline(always)]
+pub(super) fn div(a: Floats, b: Floats) -> Floats {
+    f32x4_div(a, b)
+}
+
+#[inline(always)]
+pub(super) fn or_larger(a: Floats, b: Floats) -> Floats {
+    f32x4_pmax(a, b)
+}
+
+#[inline(always)]
+pub(super) fn or_smaller(a: Floats, b: Floats) -> Floats {
+    f32x4_pmin(a, b)
+}
+
+#[inline(always)]
+pub(super) fn add_exponent(x: Floats, exponent: Floats) -> Floats {
+    i32x4_add(x, i32x4_shl(exponent, 23))
+}
+
+#[inline(always)]
+pub(super) fn swap_pairs(x: Floats) -> Floats {
+    i32x4_shuffle::<1, 0, 3, 2>(x, x)
+}
+
+#[inline(always)]
+pub(super) fn bits(x: Floats) -> Ints {
+    x
+}
+
+#[inline(always)]
+pub(super) fn magnitude_bits(x: Floats) -> Ints {
+    v128_and(x, i32x4_splat(0x7fff_ffff))
+}
+
+#[inline(always)]
+pub(super) fn max(a: Ints, b: Ints) -> Ints {
+    i32x4_max(a, b)
+}
+
+#[inline(always)]
+pub(super) fn most(x: Floats) -> f32 {
+    let pairs = f32x4_pmax(x, i32x4_shuffle::<2, 3, 0, 1>(x, x));
+    f32x4_extract_lane::<0>(f32x4_pmax(pairs, i32x4_shuffle::<1, 0, 3, 2>(pairs, pairs)))
+}
+
+#[inline(always)]
+pub(super) fn most_int(x: Ints) -> i32 {
+    let pairs = i32x4_max(x, i32x4_shuffle::<2, 3, 0, 1>(x, x));
+    i32x4_extract_lane::<0>(i32x4_max(pairs, i32x4_shuffle::<1, 0, 3, 2>(pairs, pairs)))
+}
+
+#[inline(always)]
+pub(super) fn store_low_halves(a: Floats, b: Floats, to: &mut [i16; 8]) {
+    let halves = i16x8_shuffle::<0, 2, 4, 6, 8, 10, 12, 14>(a, b);
+    // SAFETY: the reference is valid for 16 bytes; wasm stores accept any alignment.
+    unsafe { v128_store(to.as_mut_ptr().cast(), halves) }
+}
