@@ -85,13 +85,14 @@ pub struct Spent {
     pub stage: Stage,
     /// Progress of the counter, that of reading it included.
     pub count: u64,
-    /// How often the counter was read for it.
+    /// How often the counter was read for it, by each of the threads that did it together.
     pub reads: u64,
 }
 
 #[derive(Debug)]
 struct Cell {
     count: AtomicU64,
+    /// In units of one thread's: a reading while all wait counts for as many as there are threads.
     reads: AtomicU64,
 }
 
@@ -100,9 +101,9 @@ impl Cell {
         Self { count: AtomicU64::new(0), reads: AtomicU64::new(0) }
     }
 
-    fn add(&self, count: u64) {
+    fn add(&self, count: u64, reads: u64) {
         self.count.fetch_add(count, Relaxed);
-        self.reads.fetch_add(1, Relaxed);
+        self.reads.fetch_add(reads, Relaxed);
     }
 }
 
@@ -159,7 +160,7 @@ impl Profile {
         let spent = cells.map(|(&stage, cell)| Spent {
             stage,
             count: cell.count.load(Relaxed),
-            reads: cell.reads.load(Relaxed),
+            reads: cell.reads.load(Relaxed).div_ceil(self.threads),
         });
         spent.filter(|spent| spent.reads > 0).collect()
     }
@@ -176,8 +177,9 @@ impl Profile {
     fn attribute(&self, stage: Stage, now: u64) {
         let elapsed = now.saturating_sub(self.last.swap(now, Relaxed));
         let cell = &self.cells[stage as usize];
-        cell.add(elapsed.saturating_sub(self.laps.count.swap(0, Relaxed)));
-        cell.reads.fetch_add(self.laps.reads.swap(0, Relaxed), Relaxed);
+        let laps = &self.laps;
+        let rest = elapsed.saturating_sub(laps.count.swap(0, Relaxed));
+        cell.add(rest, self.threads + laps.reads.swap(0, Relaxed));
     }
 
     /// Begins laps inside work that is split over threads. The next mark gets what they leave.
@@ -212,7 +214,7 @@ impl Laps<'_> {
         let elapsed = now.saturating_sub(self.last) / self.profile.threads;
         self.last = now;
         self.profile.laps.count.fetch_add(elapsed, Relaxed);
-        self.profile.cells[stage as usize].add(elapsed);
+        self.profile.cells[stage as usize].add(elapsed, 1);
     }
 }
 
@@ -289,7 +291,7 @@ mod tests {
             work(9);
             laps.mark(Stage::Scores);
         }
-        assert_eq!(counted(&profile), [(Stage::Scores, 10, 2)]);
+        assert_eq!(counted(&profile), [(Stage::Scores, 10, 1)]);
     }
 
     #[test]
