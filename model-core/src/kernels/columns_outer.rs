@@ -1,12 +1,23 @@
 //! A product column block by column block: the activations of a block stay in registers while all rows pass, and `y`
 //! holds the accumulators between blocks.
+//!
+//! In WebAssembly every operator counts, also those that move a value to a local and back. A load moves to the place of
+//! its first use, unless a store lies between. So each output is computed from beginning to end before the next one
+//! begins, and what its successors share with it is kept by [`Source::Kept`].
 
 use core::mem::MaybeUninit;
 
-use super::isa::{Isa, for_16, for_tokens};
-use super::product::{Product, group_step, section_step};
-use super::source::{Inputs, PAIRS, Source};
-use crate::pack::layout::{COLUMNS, ROWS, Section};
+use super::isa::{Isa, TOKENS, for_16, for_groups, for_parts, for_tokens};
+use super::product::Product;
+use super::source::{PAIRS, Source, multiply_offsets_part};
+use crate::pack::layout::{COLUMNS, Layout, OFFSET_PAIR_BYTES, ROWS, SCALES_BYTES, Section};
+
+/// Rows of so many groups (576 columns) are computed at once, with their offsets.
+const WHOLE: usize = 18;
+/// Half of the widest batch.
+const HALF: usize = TOKENS / 2;
+/// Instead of a number of section pairs: accumulators come from `y`.
+const FROM_Y: usize = usize::MAX;
 
 /// Computes row groups `first..last` for the first T tokens.
 ///
@@ -14,127 +25,137 @@ use crate::pack::layout::{COLUMNS, ROWS, Section};
 /// As [`super::product::multiply`]; T tokens are left.
 #[inline(always)]
 pub(super) unsafe fn multiply<I: Isa, S: Source, const T: usize>(product: Product, first: usize, last: usize) {
+    let Layout { groups, has_offsets } = product.layout;
     // SAFETY: passed on.
     unsafe {
-        for section in product.layout.sections() {
-            strip::<I, T>(product, section, first, last);
+        match (T, groups, has_offsets) {
+            (1, WHOLE, true) => return pass::<I, S, T, WHOLE, { WHOLE / 2 }, true>(product, 0, first, last),
+            (1, WHOLE, false) => return pass::<I, S, T, WHOLE, 0, true>(product, 0, first, last),
+            (.., true) => strips::<I, T>(product, first, last),
+            (.., false) => clear::<I, T>(product, first, last),
         }
-        if T == 1 {
-            single::<I, S>(product, first, last);
+        let mut at = 0;
+        while at < groups {
+            at += column_block::<I, S, T>(product, at, width(T, groups, groups - at), first, last);
+        }
+    }
+}
+
+/// Groups of the next column block of rows of `groups`, of which `left` are left. Wide blocks pass `y` less often, but
+/// make large functions; these widths divide the rows of common models.
+const fn width(tokens: usize, groups: usize, left: usize) -> usize {
+    let widths: [usize; 3] = match tokens {
+        1 if groups.is_multiple_of(WHOLE) => [WHOLE, 4, 1],
+        1 => [16, 4, 1],
+        TOKENS => [6, 2, 1],
+        _ => [4, 2, 1],
+    };
+    match widths {
+        [wide, ..] if left >= wide => wide,
+        [_, middle, _] if left >= middle => middle,
+        [.., narrow] => narrow,
+    }
+}
+
+/// The column block of `width` groups at group `at`; returns the width.
+#[inline(always)]
+unsafe fn column_block<I: Isa, S: Source, const T: usize>(
+    product: Product,
+    at: usize,
+    width: usize,
+    first: usize,
+    last: usize,
+) -> usize {
+    // SAFETY: passed on.
+    unsafe {
+        match width {
+            WHOLE if T == 1 => block::<I, S, T, WHOLE>(product, at, first, last),
+            16 if T == 1 => block::<I, S, T, 16>(product, at, first, last),
+            6 if T == TOKENS => block::<I, S, T, 6>(product, at, first, last),
+            4 if T < TOKENS => block::<I, S, T, 4>(product, at, first, last),
+            2 if T > 1 => block::<I, S, T, 2>(product, at, first, last),
+            _ => {
+                block::<I, S, T, 1>(product, at, first, last);
+                return 1;
+            }
+        }
+    }
+    width
+}
+
+/// Groups `at..at + G` of the columns for all rows.
+#[inline(always)]
+unsafe fn block<I: Isa, S: Source, const T: usize, const G: usize>(
+    product: Product,
+    at: usize,
+    first: usize,
+    last: usize,
+) {
+    // SAFETY: passed on.
+    unsafe {
+        if at + G == product.layout.groups {
+            pass::<I, S, T, G, FROM_Y, true>(product, at, first, last);
         } else {
-            batch::<I, S, T>(product, first, last);
-        }
-    }
-}
-
-/// One token, in column blocks of 8 or 6 groups where the width allows, and smaller ones for the rest.
-#[inline(always)]
-unsafe fn single<I: Isa, S: Source>(product: Product, first: usize, last: usize) {
-    let groups = product.layout.groups;
-    let mut at = 0;
-    // SAFETY: passed on.
-    unsafe {
-        while groups - at >= 8 && !groups.is_multiple_of(6) {
-            block::<I, S, 1, 8>(product, at, first, last);
-            at += 8;
-        }
-        while groups - at >= 6 {
-            block::<I, S, 1, 6>(product, at, first, last);
-            at += 6;
-        }
-        while groups - at >= 2 {
-            block::<I, S, 1, 2>(product, at, first, last);
-            at += 2;
-        }
-        if groups > at {
-            block::<I, S, 1, 1>(product, at, first, last);
-        }
-    }
-}
-
-/// T tokens, in column blocks of 3 or 4 groups, and smaller ones for the rest.
-#[inline(always)]
-unsafe fn batch<I: Isa, S: Source, const T: usize>(product: Product, first: usize, last: usize) {
-    let groups = product.layout.groups;
-    let mut at = 0;
-    // SAFETY: passed on.
-    unsafe {
-        while groups.is_multiple_of(3) && groups > at {
-            block::<I, S, T, 3>(product, at, first, last);
-            at += 3;
-        }
-        while groups - at >= 4 {
-            block::<I, S, T, 4>(product, at, first, last);
-            at += 4;
-        }
-        while groups - at >= 2 {
-            block::<I, S, T, 2>(product, at, first, last);
-            at += 2;
-        }
-        if groups > at {
-            block::<I, S, T, 1>(product, at, first, last);
+            pass::<I, S, T, G, FROM_Y, false>(product, at, first, last);
         }
     }
 }
 
 /// Pairs of T tokens and G groups in registers. What has not been loaded must not be read.
-struct Held<I: Isa, const T: usize, const G: usize>([[[MaybeUninit<I::Pair>; PAIRS]; G]; T]);
+struct Held<I: Isa, const T: usize, const G: usize>(MaybeUninit<[[[I::Pair; PAIRS]; G]; T]>);
 
 impl<I: Isa, const T: usize, const G: usize> Held<I, T, G> {
+    /// Loads `pairs` pairs of each group for every token from `codes`, where tokens stand at `stride`.
     #[inline(always)]
-    fn new() -> Self {
-        Self([const { [const { [const { MaybeUninit::uninit() }; PAIRS] }; G] }; T])
-    }
-
-    /// Loads `pairs` pairs of a group for every token from `codes`, where tokens stand at `stride`.
-    #[inline(always)]
-    unsafe fn load(&mut self, group: usize, pairs: usize, codes: *const i16, stride: usize) {
+    unsafe fn load(pairs: usize, codes: *const i16, stride: usize) -> Self {
+        let mut held = Self(MaybeUninit::uninit());
+        let to = held.0.as_mut_ptr();
         // SAFETY: the caller vouches for the codes.
         unsafe {
             for_tokens!(TOKEN < T, {
-                let codes = codes.add(TOKEN * stride);
-                for_16!(PAIR, {
-                    if PAIR < pairs {
-                        self.0[TOKEN][group][PAIR].write(I::pair(codes.add(2 * PAIR)));
-                    }
+                for_groups!(GROUP, {
+                    for_16!(PAIR, {
+                        if GROUP < G && PAIR < pairs {
+                            let from = codes.add(TOKEN * stride + GROUP * COLUMNS + 2 * PAIR);
+                            (&raw mut (*to)[TOKEN][GROUP][PAIR]).write(I::pair(from));
+                        }
+                    });
                 });
             });
         }
+        held
     }
-}
 
-/// One group of what is held.
-struct HeldGroup<'a, I: Isa, const T: usize, const G: usize> {
-    held: &'a Held<I, T, G>,
-    group: usize,
-}
-
-impl<I: Isa, const T: usize, const G: usize> Clone for HeldGroup<'_, I, T, G> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<I: Isa, const T: usize, const G: usize> Copy for HeldGroup<'_, I, T, G> {}
-
-impl<I: Isa, const T: usize, const G: usize> Inputs<I> for HeldGroup<'_, I, T, G> {
+    /// A pair that has been loaded.
     #[inline(always)]
-    unsafe fn pair(self, token: usize, pair: usize) -> I::Pair {
+    unsafe fn pair(&self, token: usize, group: usize, pair: usize) -> I::Pair {
         // SAFETY: the caller names a pair that has been loaded.
-        unsafe { self.held.0[token][self.group][pair].assume_init() }
+        unsafe { (&raw const (*self.0.as_ptr())[token][group][pair]).read() }
+    }
+}
+
+/// A factor for each of T tokens, in registers.
+#[inline(always)]
+unsafe fn splats<I: Isa, const T: usize>(from: *const f32) -> [I::Floats; T] {
+    // SAFETY: the caller vouches for T values.
+    unsafe {
+        let mut splats = [I::splat(0.0); T];
+        for_tokens!(TOKEN < T, {
+            splats[TOKEN] = I::splat(*from.add(TOKEN));
+        });
+        splats
     }
 }
 
 /// Where the walk over the rows stands: a part of the weights of a row group, and its outputs.
-struct Walk<const T: usize> {
+struct Walk {
     weights: *const u8,
     weights_stride: usize,
     y: *mut f32,
-    y_stride: usize,
-    left: usize,
+    y_end: *mut f32,
 }
 
-impl<const T: usize> Walk<T> {
+impl Walk {
     /// From row group `first` to `last`; `at` is the part's place in a row group.
     #[inline(always)]
     unsafe fn new(product: Product, at: usize, first: usize, last: usize) -> Self {
@@ -145,39 +166,52 @@ impl<const T: usize> Walk<T> {
                 weights: product.row_groups.add(first * weights_stride + at),
                 weights_stride,
                 y: product.y.add(first * ROWS),
-                y_stride: product.y_stride,
-                left: last - first,
+                y_end: product.y.add(last * ROWS),
             }
         }
     }
 
+    /// Goes on to the next row group; `false` after the last one.
     #[inline(always)]
-    unsafe fn next(&mut self) {
+    fn next(&mut self) -> bool {
         self.weights = self.weights.wrapping_add(self.weights_stride);
         self.y = self.y.wrapping_add(ROWS);
-        self.left -= 1;
+        self.y != self.y_end
     }
+}
 
-    /// The accumulators so far.
-    #[inline(always)]
-    unsafe fn load<I: Isa>(&self) -> [I::Floats; T] {
-        // SAFETY: the walk is inside the outputs.
-        unsafe {
-            let mut acc = [I::splat(0.0); T];
-            for_tokens!(TOKEN < T, {
-                acc[TOKEN] = I::load(self.y.add(TOKEN * self.y_stride));
-            });
-            acc
+/// Zeros for all rows.
+#[inline(never)]
+unsafe fn clear<I: Isa, const T: usize>(product: Product, first: usize, last: usize) {
+    // SAFETY: row groups lie inside `y`.
+    unsafe {
+        // Hidden, so that the loop does not become a `memory.fill`, which is charged by the byte.
+        let zero = I::splat(core::hint::black_box(0.0));
+        for token in 0..T {
+            let mut y = product.y.add(token * product.y_stride + first * ROWS);
+            let end = y.add((last - first) * ROWS);
+            while y != end {
+                for_parts!(I, PART, {
+                    I::store(y.add(PART * I::LANES), zero);
+                });
+                y = y.add(ROWS);
+            }
         }
     }
+}
 
-    #[inline(always)]
-    unsafe fn store<I: Isa>(&self, acc: [I::Floats; T]) {
-        // SAFETY: the walk is inside the outputs.
-        unsafe {
-            for_tokens!(TOKEN < T, {
-                I::store(self.y.add(TOKEN * self.y_stride), acc[TOKEN]);
-            });
+/// The offset strip for all rows. Wide batches take it in two halves, which costs little and saves large functions.
+#[inline(always)]
+unsafe fn strips<I: Isa, const T: usize>(product: Product, first: usize, last: usize) {
+    // SAFETY: passed on.
+    unsafe {
+        for section in product.layout.sections() {
+            if T == TOKENS {
+                strip::<I, HALF>(product, section, first, last);
+                strip::<I, HALF>(product.skip_tokens(HALF), section, first, last);
+            } else {
+                strip::<I, T>(product, section, first, last);
+            }
         }
     }
 }
@@ -189,70 +223,141 @@ unsafe fn strip<I: Isa, const T: usize>(product: Product, section: Section, firs
     unsafe {
         for_16!(LESS, {
             const COUNT: usize = LESS + 1;
-            if section.pairs == COUNT {
-                section_of::<I, T, COUNT>(product, section, first, last);
+            if section.pairs == COUNT && section.first == 0 {
+                section_pass::<I, T, COUNT, true>(product, section, first, last);
+            } else if section.pairs == COUNT {
+                section_pass::<I, T, COUNT, false>(product, section, first, last);
             }
         });
     }
 }
 
-/// A section of COUNT pairs.
-#[inline(always)]
-unsafe fn section_of<I: Isa, const T: usize, const COUNT: usize>(
+/// The sums of one section of COUNT pairs in registers, and what its tokens and parts share.
+struct Offsets<I: Isa, const T: usize, const COUNT: usize> {
+    sums: Held<I, T, 1>,
+    sum_scales: [I::Floats; T],
+    codes: MaybeUninit<[[I::Codes; PAIRS]; 2]>,
+    scales: [I::Floats; 2],
+}
+
+impl<I: Isa, const T: usize, const COUNT: usize> Offsets<I, T, COUNT> {
+    /// Loads the sums of the groups from `first` on.
+    #[inline(always)]
+    unsafe fn load(product: Product, first: usize) -> Self {
+        // SAFETY: the caller names a section of COUNT pairs.
+        unsafe {
+            Self {
+                sums: Held::load(COUNT, product.sum_codes.wrapping_add(first), product.sums_stride()),
+                sum_scales: if COUNT > 0 { splats::<I, T>(product.sum_scales) } else { [I::splat(0.0); T] },
+                codes: MaybeUninit::uninit(),
+                scales: [I::splat(0.0); 2],
+            }
+        }
+    }
+
+    /// The section's step of the contract, for one token and one part; nothing if COUNT is 0.
+    #[inline(always)]
+    unsafe fn step(&mut self, acc: I::Floats, section: *const u8, token: usize, part: usize) -> I::Floats {
+        if COUNT == 0 {
+            return acc;
+        }
+        // SAFETY: the caller's section has COUNT pairs, and comes in the order of `Source::multiply_part`.
+        unsafe {
+            let x = |pair| self.sums.pair(token, 0, pair);
+            let sums = multiply_offsets_part::<I>(section, COUNT, part, token == 0, self.codes.as_mut_ptr(), x);
+            if token == 0 {
+                self.scales[part] = I::load(section.add(COUNT * OFFSET_PAIR_BYTES + 4 * part * I::LANES).cast());
+            }
+            let scale = I::mul(self.scales[part], self.sum_scales[token]);
+            I::add(acc, I::mul(I::to_floats(sums), scale))
+        }
+    }
+}
+
+/// A section of COUNT pairs; BEGIN: the first one.
+#[inline(never)]
+unsafe fn section_pass<I: Isa, const T: usize, const COUNT: usize, const BEGIN: bool>(
     product: Product,
     section: Section,
     first: usize,
     last: usize,
 ) {
+    if first == last {
+        return;
+    }
     // SAFETY: the section lies inside the row groups and the sums, row groups inside the matrix and `y`.
     unsafe {
-        let mut held = Held::<I, T, 1>::new();
-        held.load(0, COUNT, product.sum_codes.add(section.first), product.sums_stride());
-        let x = HeldGroup { held: &held, group: 0 };
-        let mut walk = Walk::<T>::new(product, section.at, first, last);
-        while walk.left > 0 {
-            let mut acc = if section.first == 0 { [I::splat(0.0); T] } else { walk.load::<I>() };
-            section_step::<I, T>(&mut acc, walk.weights, COUNT, x, product.sum_scales);
-            walk.store::<I>(acc);
-            walk.next();
+        let mut offsets = Offsets::<I, T, COUNT>::load(product, section.first);
+        let mut walk = Walk::new(product, section.at, first, last);
+        loop {
+            for_tokens!(TOKEN < T, {
+                for_parts!(I, PART, {
+                    let y = walk.y.add(TOKEN * product.y_stride + PART * I::LANES);
+                    let acc = if BEGIN { I::splat(0.0) } else { I::load(y) };
+                    I::store(y, offsets.step(acc, walk.weights, TOKEN, PART));
+                });
+            });
+            if !walk.next() {
+                return;
+            }
         }
     }
 }
 
-/// Groups `at..at + G` of the columns for all rows.
-#[inline(always)]
-unsafe fn block<I: Isa, S: Source, const T: usize, const G: usize>(
+/// Groups `at..at + G` of the columns for all rows. STRIP: accumulators come from `y` ([`FROM_Y`]), or these are the
+/// first groups, and accumulators come from the only section of the strip, which has so many pairs (0: there is none).
+/// END: these are the last groups.
+#[inline(never)]
+unsafe fn pass<I: Isa, S: Source, const T: usize, const G: usize, const STRIP: usize, const END: bool>(
     product: Product,
     at: usize,
     first: usize,
     last: usize,
 ) {
-    let layout = product.layout;
-    let (begin, end) = (at == 0 && !layout.has_offsets, at + G == layout.groups);
+    if first == last {
+        return;
+    }
+    let strip_bytes = match STRIP {
+        FROM_Y => product.layout.strip_bytes(),
+        0 => 0,
+        pairs => pairs * OFFSET_PAIR_BYTES + SCALES_BYTES,
+    };
     // SAFETY: groups and row groups lie inside the matrix and inside `y`; T tokens are left.
     unsafe {
-        let mut held = Held::<I, T, G>::new();
-        for_16!(GROUP, {
-            if GROUP < G {
-                held.load(GROUP, PAIRS, product.codes.add((at + GROUP) * COLUMNS), product.codes_stride());
-            }
-        });
-        let mut walk = Walk::<T>::new(product, layout.strip_bytes() + at * S::BLOCK_BYTES, first, last);
-        while walk.left > 0 {
-            let mut acc = if begin { [I::splat(0.0); T] } else { walk.load::<I>() };
-            for_16!(GROUP, {
-                if GROUP < G {
-                    let x = HeldGroup { held: &held, group: GROUP };
-                    group_step::<I, S, T>(&mut acc, walk.weights.add(GROUP * S::BLOCK_BYTES), x);
-                }
-            });
-            if end {
-                for_tokens!(TOKEN < T, {
-                    acc[TOKEN] = I::mul(acc[TOKEN], I::splat(*product.scales.add(TOKEN)));
+        let held = Held::<I, T, G>::load(PAIRS, product.codes.add(at * COLUMNS), product.codes_stride());
+        let x_scales = splats::<I, T>(product.scales);
+        let mut offsets = Offsets::<I, T, STRIP>::load(product, 0);
+        let place = if STRIP == FROM_Y { strip_bytes + at * S::BLOCK_BYTES } else { 0 };
+        let mut walk = Walk::new(product, place, first, last);
+        loop {
+            let mut kept = [const { MaybeUninit::uninit() }; G];
+            let mut scales = [[I::splat(0.0); 2]; G];
+            let blocks = if STRIP == FROM_Y { walk.weights } else { walk.weights.add(strip_bytes) };
+            for_tokens!(TOKEN < T, {
+                for_parts!(I, PART, {
+                    let y = walk.y.add(TOKEN * product.y_stride + PART * I::LANES);
+                    let mut acc = if STRIP == FROM_Y {
+                        I::load(y)
+                    } else {
+                        offsets.step(I::splat(0.0), walk.weights, TOKEN, PART)
+                    };
+                    for_groups!(GROUP, {
+                        if GROUP < G {
+                            let block = blocks.add(GROUP * S::BLOCK_BYTES);
+                            let x = |pair| held.pair(TOKEN, GROUP, pair);
+                            let sums = S::multiply_part::<I>(block, PART, TOKEN == 0, kept[GROUP].as_mut_ptr(), x);
+                            if TOKEN == 0 {
+                                scales[GROUP][PART] = I::load(block.add(S::CODE_BYTES + 4 * PART * I::LANES).cast());
+                            }
+                            acc = I::add(acc, I::mul(I::to_floats(sums), scales[GROUP][PART]));
+                        }
+                    });
+                    I::store(y, if END { I::mul(acc, x_scales[TOKEN]) } else { acc });
                 });
+            });
+            if !walk.next() {
+                return;
             }
-            walk.store::<I>(acc);
-            walk.next();
         }
     }
 }

@@ -4,6 +4,8 @@ use super::attention::{self, Keys, SEGMENT, Values, Weights};
 use super::product::{self, Product};
 use super::scalar::Scalar;
 use super::source::Wide;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+use super::twice::Twice;
 
 /// Proof that the instructions of a kernel path exist on this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,7 +97,7 @@ impl Kernel {
                 #[cfg(target_arch = "x86_64")]
                 Path::Avx2 => avx2::scores(keys, queries, used, scores),
                 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-                Path::Simd128 => attention::scores::<super::wasm32::Simd128>(keys, queries, used, scores),
+                Path::Simd128 => attention::scores::<Twice<super::wasm32::Simd128>>(keys, queries, used, scores),
             }
         }
     }
@@ -109,7 +111,7 @@ impl Kernel {
                 #[cfg(target_arch = "x86_64")]
                 Path::Avx2 => avx2::mix(values, weights, used, out),
                 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-                Path::Simd128 => attention::mix::<super::wasm32::Simd128>(values, weights, used, out),
+                Path::Simd128 => attention::mix::<Twice<super::wasm32::Simd128>>(values, weights, used, out),
             }
         }
     }

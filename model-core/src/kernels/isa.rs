@@ -1,15 +1,18 @@
 //! The vector operations that the integer products are written in. A lane is always an output (a row, a position, a
 //! head dimension) and never a partial sum of one, so the number of lanes cannot change a result.
 
-/// Eight outputs at a time.
+/// [`Isa::LANES`] outputs at a time.
 ///
 /// # Safety
 /// All methods of an implementation may only run where its instructions exist. Pointers must be valid for the sizes
 /// given; no alignment is assumed.
 pub(super) trait Isa: Copy {
-    /// Eight `i32`, one per output.
+    /// Outputs at a time: 8, or 4.
+    const LANES: usize;
+
+    /// `i32`, one per output.
     type Ints: Copy;
-    /// Eight `f32`, one per output.
+    /// `f32`, one per output.
     type Floats: Copy;
     /// Two neighbouring 16-bit activations, repeated for every output.
     type Pair: Copy;
@@ -20,23 +23,23 @@ pub(super) trait Isa: Copy {
     /// from memory again and again, which is best where a memory operand is free.
     const HOLDS_ACTIVATIONS: bool;
 
-    /// Eight zeros.
+    /// Zeros.
     unsafe fn zero() -> Self::Ints;
     /// Broadcasts the two activations at `x`.
     unsafe fn pair(x: *const i16) -> Self::Pair;
-    /// Widens the 16 codes at `codes`.
+    /// Widens the two codes per output at `codes`.
     unsafe fn codes8(codes: *const i8) -> Self::Codes;
-    /// Loads the 16 codes at `codes`.
+    /// Loads the two codes per output at `codes`.
     unsafe fn codes16(codes: *const i16) -> Self::Codes;
     /// `sum[i] + codes[i][0] * x[0] + codes[i][1] * x[1]`; the caller guarantees that nothing overflows.
     unsafe fn dot_add(sum: Self::Ints, codes: Self::Codes, x: Self::Pair) -> Self::Ints;
     /// Nearest `f32`, ties to even.
     unsafe fn to_floats(ints: Self::Ints) -> Self::Floats;
-    /// Eight copies.
+    /// A copy for each output.
     unsafe fn splat(value: f32) -> Self::Floats;
-    /// Eight neighbouring values.
+    /// Neighbouring values.
     unsafe fn load(from: *const f32) -> Self::Floats;
-    /// Writes eight neighbouring values.
+    /// Writes neighbouring values.
     unsafe fn store(to: *mut f32, floats: Self::Floats);
     /// Lane by lane.
     unsafe fn mul(a: Self::Floats, b: Self::Floats) -> Self::Floats;
@@ -45,7 +48,7 @@ pub(super) trait Isa: Copy {
 }
 
 /// Tokens that share each loaded weight in the widest batch.
-pub(super) const TOKENS: usize = 4;
+pub(super) const TOKENS: usize = 8;
 
 /// Repeats a block for `$i` = 0, 1, … 15, so that every index is a constant and arrays become registers.
 macro_rules! for_16 {
@@ -56,10 +59,26 @@ macro_rules! for_16 {
 }
 pub(super) use for_16;
 
+/// Repeats a block for each of up to 18 groups.
+macro_rules! for_groups {
+    ($i:ident, $body:block) => {
+        $crate::kernels::isa::for_16!(@ $i, $body, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17)
+    };
+}
+pub(super) use for_groups;
+
 /// Repeats a block for each of `$count` (at most [`TOKENS`]) tokens, for the same reason.
 macro_rules! for_tokens {
     ($t:ident < $count:ident, $body:block) => {
-        $crate::kernels::isa::for_16!(@ $t, { if $t < $count { $body } }, 0 1 2 3)
+        $crate::kernels::isa::for_16!(@ $t, { if $t < $count { $body } }, 0 1 2 3 4 5 6 7)
     };
 }
 pub(super) use for_tokens;
+
+/// Repeats a block for each part of the eight rows of a row group that an `Isa` of fewer lanes takes in turn.
+macro_rules! for_parts {
+    ($isa:ident, $part:ident, $body:block) => {
+        $crate::kernels::isa::for_16!(@ $part, { if $part < ROWS / $isa::LANES { $body } }, 0 1)
+    };
+}
+pub(super) use for_parts;

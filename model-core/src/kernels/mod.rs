@@ -16,6 +16,8 @@ mod rows_outer;
 mod scalar;
 mod source;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+mod twice;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 mod wasm32;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;

@@ -53,8 +53,11 @@ impl Product {
     }
 
     /// The same product for the tokens from `token` on.
+    ///
+    /// # Safety
+    /// There are as many.
     #[inline(always)]
-    unsafe fn skip_tokens(self, token: usize) -> Self {
+    pub(super) unsafe fn skip_tokens(self, token: usize) -> Self {
         // SAFETY: the caller keeps `token` within the batch. Sums may be absent, so their pointers only wrap.
         unsafe {
             Self {
@@ -80,9 +83,13 @@ pub(super) unsafe fn multiply<I: Isa, S: Source>(product: Product, first: usize,
     // SAFETY: passed on.
     unsafe {
         let mut rest = product;
-        while rest.tokens >= TOKENS {
+        while I::HOLDS_ACTIVATIONS && rest.tokens >= TOKENS {
             tokens::<I, S, TOKENS>(rest, first, last);
             rest = rest.skip_tokens(TOKENS);
+        }
+        while rest.tokens >= TOKENS / 2 {
+            tokens::<I, S, { TOKENS / 2 }>(rest, first, last);
+            rest = rest.skip_tokens(TOKENS / 2);
         }
         while rest.tokens > 0 {
             tokens::<I, S, 1>(rest, first, last);

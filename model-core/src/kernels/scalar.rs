@@ -6,6 +6,8 @@ use super::isa::Isa;
 pub(super) struct Scalar;
 
 impl Isa for Scalar {
+    const LANES: usize = 8;
+
     type Ints = [i32; 8];
     type Floats = [f32; 8];
     type Pair = [i16; 2];

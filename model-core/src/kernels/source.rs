@@ -44,6 +44,23 @@ pub(super) trait Source {
     /// # Safety
     /// As [`Isa`]; a block's codes stand at `codes`, and `x` has T tokens and 16 pairs.
     unsafe fn multiply<I: Isa, const T: usize>(codes: *const u8, x: impl Inputs<I>) -> [I::Ints; T];
+
+    /// What the parts and tokens of a block share in [`Source::multiply_part`].
+    type Kept<I: Isa>;
+
+    /// The same for one token and one part of the rows, as many as the `Isa` has lanes. Loads are `kept` if this is the
+    /// first token, else they come from there. `x` gives the activation pairs.
+    ///
+    /// # Safety
+    /// As [`Isa`]; a block's codes stand at `codes`. Before, in this order: the parts before this one for the first
+    /// token, and for others this part for the first token.
+    unsafe fn multiply_part<I: Isa>(
+        codes: *const u8,
+        part: usize,
+        first: bool,
+        kept: *mut Self::Kept<I>,
+        x: impl Fn(usize) -> I::Pair,
+    ) -> I::Ints;
 }
 
 /// A byte per code.
@@ -62,6 +79,30 @@ impl Source for Wide {
                 for_tokens!(TOKEN < T, {
                     sums[TOKEN] = I::dot_add(sums[TOKEN], codes, x.pair(TOKEN, PAIR));
                 });
+            });
+            sums
+        }
+    }
+
+    type Kept<I: Isa> = [[I::Codes; PAIRS]; 2];
+
+    #[inline(always)]
+    unsafe fn multiply_part<I: Isa>(
+        codes: *const u8,
+        part: usize,
+        first: bool,
+        kept: *mut Self::Kept<I>,
+        x: impl Fn(usize) -> I::Pair,
+    ) -> I::Ints {
+        // SAFETY: 16 bytes stand at `codes` for each pair; codes are read after they were kept.
+        unsafe {
+            let mut sums = I::zero();
+            for_16!(PAIR, {
+                let kept = &raw mut (*kept)[part][PAIR];
+                if first {
+                    kept.write(I::codes8(codes.add(2 * ROWS * PAIR + 2 * I::LANES * part).cast()));
+                }
+                sums = I::dot_add(sums, kept.read(), x(PAIR));
             });
             sums
         }
@@ -87,6 +128,35 @@ pub(super) unsafe fn multiply_offsets<I: Isa, const T: usize>(
                 for_tokens!(TOKEN < T, {
                     sums[TOKEN] = I::dot_add(sums[TOKEN], codes, x.pair(TOKEN, PAIR));
                 });
+            }
+        });
+        sums
+    }
+}
+
+/// The same for one token and one part of the rows; see [`Source::multiply_part`].
+///
+/// # Safety
+/// As there and here.
+#[inline(always)]
+pub(super) unsafe fn multiply_offsets_part<I: Isa>(
+    codes: *const u8,
+    pairs: usize,
+    part: usize,
+    first: bool,
+    kept: *mut [[I::Codes; PAIRS]; 2],
+    x: impl Fn(usize) -> I::Pair,
+) -> I::Ints {
+    // SAFETY: 32 bytes stand at `codes` for each pair; codes are read after they were kept.
+    unsafe {
+        let mut sums = I::zero();
+        for_16!(PAIR, {
+            if PAIR < pairs {
+                let kept = &raw mut (*kept)[part][PAIR];
+                if first {
+                    kept.write(I::codes16(codes.add(OFFSET_PAIR_BYTES * PAIR + 4 * I::LANES * part).cast()));
+                }
+                sums = I::dot_add(sums, kept.read(), x(PAIR));
             }
         });
         sums

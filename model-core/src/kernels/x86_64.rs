@@ -10,6 +10,8 @@ pub(super) struct Avx2;
 // SAFETY of every block below: the callers of an `Isa` vouch for AVX2 (a `Kernel` that names it exists only after
 // detection) and for the memory behind pointers; all loads and stores are the unaligned forms.
 impl Isa for Avx2 {
+    const LANES: usize = 8;
+
     type Ints = __m256i;
     type Floats = __m256;
     type Pair = __m256i;

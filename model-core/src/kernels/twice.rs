@@ -1,0 +1,90 @@
+//! Eight lanes out of four, for products that compute whole row groups at once.
+
+use core::marker::PhantomData;
+
+use super::isa::Isa;
+
+/// An `Isa` of four lanes, taken twice.
+#[derive(Clone, Copy)]
+pub(super) struct Twice<I>(PhantomData<I>);
+
+// SAFETY of every block below: the conditions of the methods are those of the `Isa` that they use.
+impl<I: Isa> Isa for Twice<I> {
+    const LANES: usize = 2 * I::LANES;
+
+    type Ints = [I::Ints; 2];
+    type Floats = [I::Floats; 2];
+    type Pair = I::Pair;
+    type Codes = [I::Codes; 2];
+
+    const HOLDS_ACTIVATIONS: bool = I::HOLDS_ACTIVATIONS;
+
+    #[inline(always)]
+    unsafe fn zero() -> Self::Ints {
+        // SAFETY: see above.
+        unsafe { [I::zero(); 2] }
+    }
+
+    #[inline(always)]
+    unsafe fn pair(x: *const i16) -> Self::Pair {
+        // SAFETY: see above.
+        unsafe { I::pair(x) }
+    }
+
+    #[inline(always)]
+    unsafe fn codes8(codes: *const i8) -> Self::Codes {
+        // SAFETY: see above.
+        unsafe { [I::codes8(codes), I::codes8(codes.add(2 * I::LANES))] }
+    }
+
+    #[inline(always)]
+    unsafe fn codes16(codes: *const i16) -> Self::Codes {
+        // SAFETY: see above.
+        unsafe { [I::codes16(codes), I::codes16(codes.add(2 * I::LANES))] }
+    }
+
+    #[inline(always)]
+    unsafe fn dot_add(sum: Self::Ints, codes: Self::Codes, x: Self::Pair) -> Self::Ints {
+        // SAFETY: see above.
+        unsafe { [I::dot_add(sum[0], codes[0], x), I::dot_add(sum[1], codes[1], x)] }
+    }
+
+    #[inline(always)]
+    unsafe fn to_floats(ints: Self::Ints) -> Self::Floats {
+        // SAFETY: see above.
+        unsafe { [I::to_floats(ints[0]), I::to_floats(ints[1])] }
+    }
+
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> Self::Floats {
+        // SAFETY: see above.
+        unsafe { [I::splat(value); 2] }
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self::Floats {
+        // SAFETY: see above.
+        unsafe { [I::load(from), I::load(from.add(I::LANES))] }
+    }
+
+    #[inline(always)]
+    unsafe fn store(to: *mut f32, floats: Self::Floats) {
+        // SAFETY: see above.
+        unsafe {
+            I::store(to, floats[0]);
+            I::store(to.add(I::LANES), floats[1]);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn mul(a: Self::Floats, b: Self::Floats) -> Self::Floats {
+        // SAFETY: see above.
+        unsafe { [I::mul(a[0], b[0]), I::mul(a[1], b[1])] }
+    }
+
+    #[inline(always)]
+    unsafe fn add(a: Self::Floats, b: Self::Floats) -> Self::Floats {
+        // SAFETY: see above.
+        unsafe { [I::add(a[0], b[0]), I::add(a[1], b[1])] }
+    }
+}
