@@ -116,6 +116,19 @@ impl ByteSource for ModelFile {
     fn as_slice(&self) -> Option<&[u8]> {
         Some(self.bytes())
     }
+
+    fn release(&self, offset: u64, len: usize) {
+        #[cfg(unix)]
+        if let (Self::Mapped(map), Ok(offset)) = (self, usize::try_from(offset))
+            && map.get(offset..).is_some_and(|rest| len <= rest.len())
+        {
+            // SAFETY: the range lies inside the map, which is private, read-only and backed by the file: pages that are
+            // dropped come back with the same bytes when they are read again.
+            let dropped = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, offset, len) };
+            // Advice that the system does not take costs memory and nothing else.
+            let _ = dropped;
+        }
+    }
 }
 
 #[cfg(test)]
@@ -128,6 +141,28 @@ mod tests {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(bytes).unwrap();
         file
+    }
+
+    /// Pages of the mapping that count as this process's memory, by the system's own account.
+    #[cfg(target_os = "linux")]
+    fn resident_kib(file: &ModelFile) -> usize {
+        let address = format!("{:x}-", file.bytes().as_ptr() as usize);
+        let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let mapping = maps.lines().skip_while(|line| !line.starts_with(&address));
+        let resident = mapping.skip(1).find_map(|line| line.strip_prefix("Rss:")).unwrap();
+        resident.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn released_bytes_take_no_memory_and_can_be_read_again() {
+        let bytes: Vec<u8> = (0..1usize << 20).map(|i| (i >> 12) as u8 ^ i as u8).collect();
+        let file = ModelFile::open(file_with(&bytes).path(), LoadMode::Mmap).unwrap();
+        assert_eq!(file.bytes(), bytes);
+        assert!(resident_kib(&file) >= 1024);
+        file.release(0, bytes.len());
+        assert_eq!(resident_kib(&file), 0);
+        assert_eq!(file.bytes(), bytes);
     }
 
     #[test]

@@ -48,6 +48,12 @@ pub trait ByteSource {
     fn as_slice(&self) -> Option<&[u8]> {
         None
     }
+
+    /// Says that the `len` bytes from `offset` on have served: a source may give up memory that it holds for them. They
+    /// can still be read.
+    fn release(&self, offset: u64, len: usize) {
+        let _ = (offset, len);
+    }
 }
 
 impl ByteSource for [u8] {

@@ -140,6 +140,7 @@ impl Packer {
                 all_finite(values)
             }
         };
+        source.release(offset, len);
         if finite { Ok(()) } else { Err(Error::NotFinite { tensor: tensor.name.clone(), row: first }) }
     }
 }
