@@ -1,6 +1,8 @@
 //! Which instance of the kernels runs: chosen once per model, named in reports, never a matter of results.
 
 use super::attention::{self, Keys, SEGMENT, Values, Weights};
+#[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+use super::neon::Neon;
 use super::product::{self, Product};
 use super::scalar::Scalar;
 use super::source::Wide;
@@ -16,6 +18,10 @@ enum Path {
     Scalar,
     #[cfg(target_arch = "x86_64")]
     Avx2,
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+    #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+    Neon,
     #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
     Simd128,
 }
@@ -45,7 +51,12 @@ impl Kernel {
         #[cfg(target_arch = "x86_64")]
         if std::arch::is_x86_feature_detected!("avx2") {
             paths.push(Self(Path::Avx2));
+            if avx512::is_available() {
+                paths.push(Self(Path::Avx512));
+            }
         }
+        #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+        paths.push(Self(Path::Neon));
         #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
         paths.push(Self(Path::Simd128));
         paths
@@ -63,12 +74,16 @@ impl Kernel {
         })
     }
 
-    /// `scalar`, `avx2` or `simd128`.
+    /// `scalar`, `avx2`, `avx512`, `neon` or `simd128`.
     pub fn name(self) -> &'static str {
         match self.0 {
             Path::Scalar => "scalar",
             #[cfg(target_arch = "x86_64")]
             Path::Avx2 => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Path::Avx512 => "avx512",
+            #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+            Path::Neon => "neon",
             #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
             Path::Simd128 => "simd128",
         }
@@ -82,6 +97,10 @@ impl Kernel {
                 Path::Scalar => product::multiply::<Scalar, Wide>(product, first, last),
                 #[cfg(target_arch = "x86_64")]
                 Path::Avx2 => avx2::multiply::<Wide>(product, first, last),
+                #[cfg(target_arch = "x86_64")]
+                Path::Avx512 => avx512::multiply::<Wide>(product, first, last),
+                #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+                Path::Neon => product::multiply::<Neon, Wide>(product, first, last),
                 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
                 Path::Simd128 => product::multiply::<super::wasm32::Simd128, Wide>(product, first, last),
             }
@@ -95,7 +114,9 @@ impl Kernel {
             match self.0 {
                 Path::Scalar => attention::scores::<Scalar>(keys, queries, used, scores),
                 #[cfg(target_arch = "x86_64")]
-                Path::Avx2 => avx2::scores(keys, queries, used, scores),
+                Path::Avx2 | Path::Avx512 => avx2::scores(keys, queries, used, scores),
+                #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+                Path::Neon => attention::scores::<Neon>(keys, queries, used, scores),
                 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
                 Path::Simd128 => attention::scores::<Twice<super::wasm32::Simd128>>(keys, queries, used, scores),
             }
@@ -109,7 +130,9 @@ impl Kernel {
             match self.0 {
                 Path::Scalar => attention::mix::<Scalar>(values, weights, used, out),
                 #[cfg(target_arch = "x86_64")]
-                Path::Avx2 => avx2::mix(values, weights, used, out),
+                Path::Avx2 | Path::Avx512 => avx2::mix(values, weights, used, out),
+                #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+                Path::Neon => attention::mix::<Neon>(values, weights, used, out),
                 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
                 Path::Simd128 => attention::mix::<Twice<super::wasm32::Simd128>>(values, weights, used, out),
             }
@@ -140,5 +163,40 @@ mod avx2 {
     pub(super) unsafe fn mix(values: Values<'_>, weights: &[Weights], used: usize, out: &mut [f32]) {
         // SAFETY: passed on from the caller.
         unsafe { attention::mix::<Avx2>(values, weights, used, out) }
+    }
+}
+
+/// As [`avx2`].
+#[cfg(target_arch = "x86_64")]
+mod avx512 {
+    use super::super::avx512::Avx512;
+    use super::super::isa::Isa;
+    use super::super::source::Source;
+    use super::{Product, avx2, product};
+
+    /// Whether this machine has every instruction of [`Avx512`].
+    pub(super) fn is_available() -> bool {
+        use std::arch::is_x86_feature_detected;
+        is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512vnni")
+    }
+
+    /// Row groups two by two; a last one alone takes the narrower path.
+    pub(super) unsafe fn multiply<S: Source>(product: Product, first: usize, last: usize) {
+        let paired = last - (last - first) % Avx512::ROW_GROUPS;
+        // SAFETY: passed on from the caller; AVX-512 includes AVX2.
+        unsafe {
+            multiply_pairs::<S>(product, first, paired);
+            avx2::multiply::<S>(product, paired, last);
+        }
+    }
+
+    #[target_feature(enable = "avx2,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+    unsafe fn multiply_pairs<S: Source>(product: Product, first: usize, last: usize) {
+        // SAFETY: passed on from the caller.
+        unsafe { product::multiply::<Avx512, S>(product, first, last) }
     }
 }

@@ -1,14 +1,39 @@
 //! The vector operations that the integer products are written in. A lane is always an output (a row, a position, a
 //! head dimension) and never a partial sum of one, so the number of lanes cannot change a result.
 
+use crate::pack::layout::ROWS;
+
+/// A place in a row group, and the same place in the row groups whose outputs share a register with it.
+#[derive(Clone, Copy)]
+pub(super) struct Rows {
+    /// In the first row group.
+    pub at: *const u8,
+    /// Bytes from one row group to the next.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "one row group fills the registers there"))]
+    pub next: usize,
+}
+
+impl Rows {
+    /// The place `bytes` further on.
+    #[inline(always)]
+    pub(super) unsafe fn add(self, bytes: usize) -> Self {
+        // SAFETY: the caller stays within the row group.
+        unsafe { Self { at: self.at.add(bytes), ..self } }
+    }
+}
+
 /// [`Isa::LANES`] outputs at a time.
 ///
 /// # Safety
 /// All methods of an implementation may only run where its instructions exist. Pointers must be valid for the sizes
 /// given; no alignment is assumed.
 pub(super) trait Isa: Copy {
-    /// Outputs at a time: 8, or 4.
+    /// Outputs at a time: 8, 4, or 16, which are those of two row groups.
     const LANES: usize;
+    /// Row groups that share a register.
+    const ROW_GROUPS: usize = if Self::LANES > ROWS { Self::LANES / ROWS } else { 1 };
+    /// Tokens that share each loaded weight: [`TOKENS`], or half of them where registers are few.
+    const BATCH: usize = if Self::HOLDS_ACTIVATIONS { TOKENS } else { TOKENS / 2 };
 
     /// `i32`, one per output.
     type Ints: Copy;
@@ -31,6 +56,27 @@ pub(super) trait Isa: Copy {
     unsafe fn codes8(codes: *const i8) -> Self::Codes;
     /// Loads the two codes per output at `codes`.
     unsafe fn codes16(codes: *const i16) -> Self::Codes;
+    /// [`Isa::codes8`] of each row group.
+    #[inline(always)]
+    unsafe fn row_codes8(rows: Rows) -> Self::Codes {
+        // SAFETY: the caller's promise; an instance with two row groups has its own.
+        unsafe { Self::codes8(rows.at.cast()) }
+    }
+    /// [`Isa::codes16`] of each row group.
+    #[inline(always)]
+    unsafe fn row_codes16(rows: Rows) -> Self::Codes {
+        // SAFETY: as above.
+        unsafe { Self::codes16(rows.at.cast()) }
+    }
+    /// [`Isa::load`] of each row group.
+    #[inline(always)]
+    unsafe fn row_floats(rows: Rows) -> Self::Floats {
+        // SAFETY: as above.
+        unsafe { Self::load(rows.at.cast()) }
+    }
+    /// Asks for the `bytes` bytes at the same place of the row groups that come next, where that helps.
+    #[inline(always)]
+    unsafe fn prefetch_next(_rows: Rows, _bytes: usize) {}
     /// `sum[i] + codes[i][0] * x[0] + codes[i][1] * x[1]`; the caller guarantees that nothing overflows.
     unsafe fn dot_add(sum: Self::Ints, codes: Self::Codes, x: Self::Pair) -> Self::Ints;
     /// Nearest `f32`, ties to even.

@@ -65,7 +65,8 @@ fn coded(kernel: Kernel, product: Coded<'_>, output: Output, range: Range<usize>
         y_stride: output.stride,
     };
     let whole = w.rows() / ROWS;
-    let pass = (PASS_WEIGHTS / (ROWS * w.columns())).max(1);
+    // Even, for kernels that take row groups two by two.
+    let pass = (PASS_WEIGHTS / (ROWS * w.columns())).max(1).next_multiple_of(2);
     let pass = if x.tokens() == 1 || cfg!(target_arch = "wasm32") { whole.max(1) } else { pass };
     // SAFETY: `range` lies inside the row groups, the matrix's invariants give the blocks' lengths, the asserts in
     // `matmul` those of `x` and `y`; the last, partial row group goes through a buffer of its own.

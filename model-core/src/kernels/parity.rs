@@ -174,8 +174,13 @@ fn dispatch_picks_the_fastest_path_and_names_it() {
     assert_eq!(Kernel::by_name(Kernel::detect().name()), Ok(Kernel::detect()));
     #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("avx2") {
-        assert_eq!(Kernel::detect().name(), "avx2");
+        let has_vnni = std::arch::is_x86_feature_detected!("avx512vnni");
+        let has_rest =
+            std::arch::is_x86_feature_detected!("avx512dq") && std::arch::is_x86_feature_detected!("avx512vl");
+        assert_eq!(Kernel::detect().name(), if has_vnni && has_rest { "avx512" } else { "avx2" });
     }
+    #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+    assert_eq!(Kernel::detect().name(), "neon");
     let error = Kernel::by_name("avx9").unwrap_err();
     assert!(error.to_string().contains("avx9") && error.available.contains("scalar"));
 }

@@ -12,7 +12,7 @@
 //! The integer sums are exact. No step depends on how many rows, columns or tokens are walked at a time, so
 //! [`rows_outer`] and [`columns_outer`], and any split of the rows over threads, give the same bits.
 
-use super::isa::{Isa, TOKENS, for_tokens};
+use super::isa::{Isa, Rows, TOKENS, for_tokens};
 use super::source::{Inputs, Source, multiply_offsets};
 use super::{columns_outer, rows_outer};
 use crate::pack::layout::{COLUMNS, Layout, OFFSET_PAIR_BYTES};
@@ -73,7 +73,7 @@ impl Product {
     }
 }
 
-/// Computes row groups `first..last` for all tokens. Walks the rows outside where activations come from memory, the
+/// Computes row groups `first..last`, a multiple of [`Isa::ROW_GROUPS`], for all tokens. Walks the rows outside where activations come from memory, the
 /// columns outside where they are held in registers.
 ///
 /// # Safety
@@ -83,7 +83,7 @@ pub(super) unsafe fn multiply<I: Isa, S: Source>(product: Product, first: usize,
     // SAFETY: passed on.
     unsafe {
         let mut rest = product;
-        while I::HOLDS_ACTIVATIONS && rest.tokens >= TOKENS {
+        while I::BATCH == TOKENS && rest.tokens >= TOKENS {
             tokens::<I, S, TOKENS>(rest, first, last);
             rest = rest.skip_tokens(TOKENS);
         }
@@ -118,13 +118,13 @@ unsafe fn tokens<I: Isa, S: Source, const T: usize>(product: Product, first: usi
 #[inline(always)]
 pub(super) unsafe fn group_step<I: Isa, S: Source, const T: usize>(
     acc: &mut [I::Floats; T],
-    block: *const u8,
+    block: Rows,
     x: impl Inputs<I>,
 ) {
     // SAFETY: as above.
     unsafe {
         let sums = S::multiply::<I, T>(block, x);
-        let scale = I::load(block.add(S::CODE_BYTES).cast());
+        let scale = I::row_floats(block.add(S::CODE_BYTES));
         for_tokens!(TOKEN < T, {
             acc[TOKEN] = I::add(acc[TOKEN], I::mul(I::to_floats(sums[TOKEN]), scale));
         });
@@ -139,7 +139,7 @@ pub(super) unsafe fn group_step<I: Isa, S: Source, const T: usize>(
 #[inline(always)]
 pub(super) unsafe fn section_step<I: Isa, const T: usize>(
     acc: &mut [I::Floats; T],
-    section: *const u8,
+    section: Rows,
     pairs: usize,
     x: impl Inputs<I>,
     sum_scales: *const f32,
@@ -147,7 +147,7 @@ pub(super) unsafe fn section_step<I: Isa, const T: usize>(
     // SAFETY: as above.
     unsafe {
         let sums = multiply_offsets::<I, T>(section, pairs, x);
-        let scale = I::load(section.add(pairs * OFFSET_PAIR_BYTES).cast());
+        let scale = I::row_floats(section.add(pairs * OFFSET_PAIR_BYTES));
         for_tokens!(TOKEN < T, {
             let scale = I::mul(scale, I::splat(*sum_scales.add(TOKEN)));
             acc[TOKEN] = I::add(acc[TOKEN], I::mul(I::to_floats(sums[TOKEN]), scale));

@@ -1,6 +1,6 @@
 //! A product row group by row group, each at once over all columns, with activations from memory.
 
-use super::isa::Isa;
+use super::isa::{Isa, Rows};
 use super::product::{Product, group_step, section_step};
 use super::source::{InMemory, Source};
 use crate::pack::layout::{COLUMNS, ROWS};
@@ -14,8 +14,9 @@ pub(super) unsafe fn multiply<I: Isa, S: Source, const T: usize>(product: Produc
     let (layout, codes_stride, sums_stride) = (product.layout, product.codes_stride(), product.sums_stride());
     // SAFETY: row groups `first..last` lie inside the matrix and inside `y`; sums are there if sections are.
     unsafe {
-        for row_group in first..last {
-            let weights = product.row_groups.add(row_group * layout.row_group_bytes());
+        let next = layout.row_group_bytes();
+        for row_group in (first..last).step_by(I::ROW_GROUPS) {
+            let weights = Rows { at: product.row_groups.add(row_group * next), next };
             let mut acc = [I::splat(0.0); T];
             for section in layout.sections() {
                 let x = InMemory { codes: product.sum_codes.add(section.first), stride: sums_stride };
@@ -24,6 +25,10 @@ pub(super) unsafe fn multiply<I: Isa, S: Source, const T: usize>(product: Produc
             let mut block = weights.add(layout.strip_bytes());
             for group in 0..layout.groups {
                 let x = InMemory { codes: product.codes.add(group * COLUMNS), stride: codes_stride };
+                if T == 1 {
+                    // The weights pass by once; a batch finds them in the cache.
+                    I::prefetch_next(block, S::BLOCK_BYTES);
+                }
                 group_step::<I, S, T>(&mut acc, block, x);
                 block = block.add(S::BLOCK_BYTES);
             }

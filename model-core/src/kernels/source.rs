@@ -1,6 +1,6 @@
 //! Where the integers of a product come from: codes of weights on one side, activations on the other.
 
-use super::isa::{Isa, for_16, for_tokens};
+use super::isa::{Isa, Rows, for_16, for_tokens};
 use crate::pack::layout::{COLUMNS, OFFSET_PAIR_BYTES, ROWS, SCALES_AT, SCALES_BYTES};
 
 /// Column pairs of a group, and group pairs of a section.
@@ -39,11 +39,11 @@ pub(super) trait Source {
     /// Bytes of a block.
     const BLOCK_BYTES: usize = Self::CODE_BYTES + SCALES_BYTES;
 
-    /// Multiplies one block (8 rows, 32 columns) at `codes`: for T tokens, the exact `Σ code * x_code` of every row.
+    /// Multiplies one block (8 rows, 32 columns) of each row group: for T tokens, the exact `Σ code * x_code` of every row.
     ///
     /// # Safety
     /// As [`Isa`]; a block's codes stand at `codes`, and `x` has T tokens and 16 pairs.
-    unsafe fn multiply<I: Isa, const T: usize>(codes: *const u8, x: impl Inputs<I>) -> [I::Ints; T];
+    unsafe fn multiply<I: Isa, const T: usize>(codes: Rows, x: impl Inputs<I>) -> [I::Ints; T];
 
     /// What the parts and tokens of a block share in [`Source::multiply_part`].
     type Kept<I: Isa>;
@@ -70,12 +70,12 @@ impl Source for Wide {
     const CODE_BYTES: usize = SCALES_AT;
 
     #[inline(always)]
-    unsafe fn multiply<I: Isa, const T: usize>(codes: *const u8, x: impl Inputs<I>) -> [I::Ints; T] {
+    unsafe fn multiply<I: Isa, const T: usize>(codes: Rows, x: impl Inputs<I>) -> [I::Ints; T] {
         // SAFETY: 16 bytes stand at `codes` for each pair.
         unsafe {
             let mut sums = [I::zero(); T];
             for_16!(PAIR, {
-                let codes = I::codes8(codes.add(2 * ROWS * PAIR).cast());
+                let codes = I::row_codes8(codes.add(2 * ROWS * PAIR));
                 for_tokens!(TOKEN < T, {
                     sums[TOKEN] = I::dot_add(sums[TOKEN], codes, x.pair(TOKEN, PAIR));
                 });
@@ -115,7 +115,7 @@ impl Source for Wide {
 /// As [`Isa`]; `pairs` pairs of offset codes stand at `codes`, and `x` has T tokens and as many pairs.
 #[inline(always)]
 pub(super) unsafe fn multiply_offsets<I: Isa, const T: usize>(
-    codes: *const u8,
+    codes: Rows,
     pairs: usize,
     x: impl Inputs<I>,
 ) -> [I::Ints; T] {
@@ -124,7 +124,7 @@ pub(super) unsafe fn multiply_offsets<I: Isa, const T: usize>(
         let mut sums = [I::zero(); T];
         for_16!(PAIR, {
             if PAIR < pairs {
-                let codes = I::codes16(codes.add(OFFSET_PAIR_BYTES * PAIR).cast());
+                let codes = I::row_codes16(codes.add(OFFSET_PAIR_BYTES * PAIR));
                 for_tokens!(TOKEN < T, {
                     sums[TOKEN] = I::dot_add(sums[TOKEN], codes, x.pair(TOKEN, PAIR));
                 });

@@ -2,7 +2,7 @@
 
 use core::arch::x86_64::*;
 
-use super::isa::Isa;
+use super::isa::{Isa, Rows};
 
 #[derive(Clone, Copy)]
 pub(super) struct Avx2;
@@ -41,6 +41,11 @@ impl Isa for Avx2 {
     unsafe fn codes16(codes: *const i16) -> Self::Codes {
         // SAFETY: see above.
         unsafe { _mm256_loadu_si256(codes.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn prefetch_next(rows: Rows, bytes: usize) {
+        prefetch(rows.at.wrapping_add(rows.next), bytes);
     }
 
     #[inline(always)]
@@ -83,5 +88,14 @@ impl Isa for Avx2 {
     unsafe fn add(a: Self::Floats, b: Self::Floats) -> Self::Floats {
         // SAFETY: see above.
         unsafe { _mm256_add_ps(a, b) }
+    }
+}
+
+/// Asks for the cache lines of `bytes` bytes, which need not exist.
+#[inline(always)]
+pub(super) fn prefetch(at: *const u8, bytes: usize) {
+    for line in (0..bytes).step_by(64) {
+        // SAFETY: a prefetch of any address is harmless; SSE is part of the target.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(line).cast()) };
     }
 }

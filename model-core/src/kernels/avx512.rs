@@ -1,0 +1,142 @@
+//! The AVX-512 instance of [`Isa`]: two row groups side by side. Instructions only.
+
+use core::arch::asm;
+use core::arch::x86_64::*;
+
+use super::isa::{Isa, Rows, TOKENS};
+use super::x86_64::prefetch;
+
+#[derive(Clone, Copy)]
+pub(super) struct Avx512;
+
+// SAFETY of every block below: the callers of an `Isa` vouch for AVX-512 F, BW, DQ, VL and VNNI (a `Kernel` that names
+// it exists only after detection) and for the memory behind pointers; all loads and stores are the unaligned forms.
+impl Isa for Avx512 {
+    const LANES: usize = 16;
+    const BATCH: usize = TOKENS;
+
+    type Ints = __m512i;
+    type Floats = __m512;
+    type Pair = __m512i;
+    type Codes = __m512i;
+
+    const HOLDS_ACTIVATIONS: bool = false;
+
+    #[inline(always)]
+    unsafe fn zero() -> Self::Ints {
+        // SAFETY: see above.
+        unsafe { _mm512_setzero_si512() }
+    }
+
+    #[inline(always)]
+    unsafe fn pair(x: *const i16) -> Self::Pair {
+        // SAFETY: see above.
+        unsafe { _mm512_set1_epi32(x.cast::<i32>().read_unaligned()) }
+    }
+
+    #[inline(always)]
+    unsafe fn row_codes8(codes: Rows) -> Self::Codes {
+        // SAFETY: see above.
+        unsafe {
+            let first = _mm256_castsi128_si256(_mm_loadu_si128(codes.at.cast()));
+            let second = _mm_loadu_si128(codes.add(codes.next).at.cast());
+            _mm512_cvtepi8_epi16(_mm256_inserti128_si256::<1>(first, second))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn row_codes16(codes: Rows) -> Self::Codes {
+        // SAFETY: see above.
+        unsafe {
+            let first = _mm512_castsi256_si512(_mm256_loadu_si256(codes.at.cast()));
+            _mm512_inserti64x4::<1>(first, _mm256_loadu_si256(codes.add(codes.next).at.cast()))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn codes8(codes: *const i8) -> Self::Codes {
+        // SAFETY: see above.
+        unsafe { _mm512_cvtepi8_epi16(_mm256_loadu_si256(codes.cast())) }
+    }
+
+    #[inline(always)]
+    unsafe fn codes16(codes: *const i16) -> Self::Codes {
+        // SAFETY: see above.
+        unsafe { _mm512_loadu_si512(codes.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn prefetch_next(rows: Rows, bytes: usize) {
+        prefetch(rows.at.wrapping_add(2 * rows.next), bytes);
+        prefetch(rows.at.wrapping_add(3 * rows.next), bytes);
+    }
+
+    #[inline(always)]
+    unsafe fn dot_add(sum: Self::Ints, codes: Self::Codes, x: Self::Pair) -> Self::Ints {
+        // SAFETY: see above.
+        unsafe { multiply_add_pairs(sum, codes, x) }
+    }
+
+    #[inline(always)]
+    unsafe fn to_floats(ints: Self::Ints) -> Self::Floats {
+        // SAFETY: see above.
+        unsafe { _mm512_cvtepi32_ps(ints) }
+    }
+
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> Self::Floats {
+        // SAFETY: see above.
+        unsafe { _mm512_set1_ps(value) }
+    }
+
+    #[inline(always)]
+    unsafe fn row_floats(from: Rows) -> Self::Floats {
+        // SAFETY: see above.
+        unsafe {
+            let first = _mm512_castps256_ps512(_mm256_loadu_ps(from.at.cast()));
+            _mm512_insertf32x8::<1>(first, _mm256_loadu_ps(from.add(from.next).at.cast()))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self::Floats {
+        // SAFETY: see above.
+        unsafe { _mm512_loadu_ps(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn store(to: *mut f32, floats: Self::Floats) {
+        // SAFETY: see above.
+        unsafe { _mm512_storeu_ps(to, floats) }
+    }
+
+    #[inline(always)]
+    unsafe fn mul(a: Self::Floats, b: Self::Floats) -> Self::Floats {
+        // SAFETY: see above.
+        unsafe { _mm512_mul_ps(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn add(a: Self::Floats, b: Self::Floats) -> Self::Floats {
+        // SAFETY: see above.
+        unsafe { _mm512_add_ps(a, b) }
+    }
+}
+
+/// `vpdpwssd`, written out: the compiler takes the intrinsic apart into a multiplication and an addition, which costs
+/// a quarter of the speed of a product.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vnni")]
+unsafe fn multiply_add_pairs(mut sum: __m512i, codes: __m512i, x: __m512i) -> __m512i {
+    // SAFETY: the instruction reads and writes these registers only.
+    unsafe {
+        asm!(
+            "vpdpwssd {sum}, {codes}, {x}",
+            sum = inout(zmm_reg) sum,
+            codes = in(zmm_reg) codes,
+            x = in(zmm_reg) x,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    sum
+}

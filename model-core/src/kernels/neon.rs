@@ -1,0 +1,105 @@
+//! The NEON instance of [`Isa`]: intrinsics only.
+
+use core::arch::aarch64::*;
+
+use super::isa::Isa;
+
+#[derive(Clone, Copy)]
+pub(super) struct Neon;
+
+/// Codes of eight outputs, one register for each column of a pair.
+#[derive(Clone, Copy)]
+pub(super) struct Columns(int16x8_t, int16x8_t);
+
+// SAFETY of every block below: this module is compiled only where NEON is part of the target; the callers of an `Isa`
+// vouch for the memory behind pointers, and no load or store needs alignment.
+impl Isa for Neon {
+    const LANES: usize = 8;
+
+    type Ints = [int32x4_t; 2];
+    type Floats = [float32x4_t; 2];
+    type Pair = int16x4_t;
+    type Codes = Columns;
+
+    const HOLDS_ACTIVATIONS: bool = false;
+
+    #[inline(always)]
+    unsafe fn zero() -> Self::Ints {
+        // SAFETY: see above.
+        unsafe { [vdupq_n_s32(0); 2] }
+    }
+
+    #[inline(always)]
+    unsafe fn pair(x: *const i16) -> Self::Pair {
+        // SAFETY: see above.
+        unsafe { vreinterpret_s16_s32(vdup_n_s32(x.cast::<i32>().read_unaligned())) }
+    }
+
+    #[inline(always)]
+    unsafe fn codes8(codes: *const i8) -> Self::Codes {
+        // SAFETY: see above.
+        unsafe {
+            let pairs = vreinterpretq_s16_s8(vld1q_s8(codes));
+            Columns(vshrq_n_s16::<8>(vshlq_n_s16::<8>(pairs)), vshrq_n_s16::<8>(pairs))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn codes16(codes: *const i16) -> Self::Codes {
+        // SAFETY: see above.
+        unsafe {
+            let int16x8x2_t(first, second) = vld2q_s16(codes);
+            Columns(first, second)
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn dot_add(sum: Self::Ints, codes: Self::Codes, x: Self::Pair) -> Self::Ints {
+        let (Columns(first, second), [low, high]) = (codes, sum);
+        // SAFETY: see above.
+        unsafe {
+            let low = vmlal_lane_s16::<0>(low, vget_low_s16(first), x);
+            let high = vmlal_high_lane_s16::<0>(high, first, x);
+            [vmlal_lane_s16::<1>(low, vget_low_s16(second), x), vmlal_high_lane_s16::<1>(high, second, x)]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn to_floats(ints: Self::Ints) -> Self::Floats {
+        // SAFETY: see above.
+        unsafe { [vcvtq_f32_s32(ints[0]), vcvtq_f32_s32(ints[1])] }
+    }
+
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> Self::Floats {
+        // SAFETY: see above.
+        unsafe { [vdupq_n_f32(value); 2] }
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self::Floats {
+        // SAFETY: see above.
+        unsafe { [vld1q_f32(from), vld1q_f32(from.add(4))] }
+    }
+
+    #[inline(always)]
+    unsafe fn store(to: *mut f32, floats: Self::Floats) {
+        // SAFETY: see above.
+        unsafe {
+            vst1q_f32(to, floats[0]);
+            vst1q_f32(to.add(4), floats[1]);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn mul(a: Self::Floats, b: Self::Floats) -> Self::Floats {
+        // SAFETY: see above.
+        unsafe { [vmulq_f32(a[0], b[0]), vmulq_f32(a[1], b[1])] }
+    }
+
+    #[inline(always)]
+    unsafe fn add(a: Self::Floats, b: Self::Floats) -> Self::Floats {
+        // SAFETY: see above.
+        unsafe { [vaddq_f32(a[0], b[0]), vaddq_f32(a[1], b[1])] }
+    }
+}
