@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
+use model_core::session::SessionOptions;
 
 use super::native::NativeBackend;
 use super::shim::ShimBackend;
@@ -14,6 +15,8 @@ use crate::output::Output;
 
 /// What scripts/build-canister.sh leaves in the target folder.
 const WASM_NAME: &str = "icllama.wasm.gz";
+/// Reading the weights takes a hundredth of the time that so many tokens are multiplied with them.
+const NATIVE_PREFILL_BATCH: usize = 128;
 
 /// Where a model runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -98,6 +101,15 @@ impl BackendArgs {
                 "the canister takes everything from the model file: --tokenizer and --override-kv need --backend native"
             ),
             BackendKind::Native | BackendKind::Shim => Ok(()),
+        }
+    }
+
+    /// Tokens per batch of a prompt. Natively more than in the canister, where memory is short: a batch reads all weights
+    /// from memory once.
+    pub fn prefill_batch(&self) -> usize {
+        match self.backend {
+            BackendKind::Native => NATIVE_PREFILL_BATCH,
+            BackendKind::Shim => SessionOptions::default().prefill_batch,
         }
     }
 

@@ -109,6 +109,7 @@ impl Args {
             sampling: self.sampling.sampling(),
             stop: self.stop.clone(),
             ignore_eos: self.ignore_eos,
+            prefill_batch: self.backend.prefill_batch(),
             ..SessionOptions::default()
         }
     }

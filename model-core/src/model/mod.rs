@@ -9,6 +9,7 @@ mod ffn;
 mod forward;
 pub mod kv_cache;
 mod loader;
+mod traffic;
 mod weights;
 
 pub use error::{Error, Part};
@@ -62,6 +63,17 @@ impl Model {
     /// Multiply-accumulates with weights that a generated token takes, output head included, attention not.
     pub fn weights_per_token(&self) -> u64 {
         self.weights.per_token()
+    }
+
+    /// Bytes of packed weights that a generated token reads.
+    pub fn bytes_per_token(&self) -> u64 {
+        self.weights.multiplied().map(|matrix| matrix.bytes() as u64).sum()
+    }
+
+    /// Reads, on all threads of the current pool, the weights that a generated token reads, and does nothing else with
+    /// them: how long this takes is the least that a token can take on this machine. Returns their exclusive or.
+    pub fn read_weights(&self) -> u64 {
+        self.weights.multiplied().fold(0, |all, matrix| all ^ traffic::read(matrix))
     }
 
     /// Bytes that the cache of a session takes for `positions` tokens.

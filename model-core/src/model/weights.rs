@@ -99,10 +99,14 @@ impl Weights {
         self.matrices().map(|matrix| matrix.bytes() as u64).sum()
     }
 
-    /// Weights multiplied per token: all matrices, but the embedding only where it is the head.
+    /// What a token is multiplied with: all matrices, but the embedding only where it is the head.
+    pub fn multiplied(&self) -> impl Iterator<Item = &Matrix> {
+        self.blocks.iter().flat_map(Block::matrices).chain([self.head()])
+    }
+
+    /// Weights multiplied per token.
     pub fn per_token(&self) -> u64 {
-        let size = |matrix: &Matrix| matrix.rows() as u64 * matrix.columns() as u64;
-        self.blocks.iter().flat_map(Block::matrices).map(size).sum::<u64>() + size(self.head())
+        self.multiplied().map(|matrix| matrix.rows() as u64 * matrix.columns() as u64).sum()
     }
 
     /// Puts loaded tensors in their places.

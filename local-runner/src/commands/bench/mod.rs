@@ -66,7 +66,7 @@ impl Args {
     }
 
     fn options(&self) -> SessionOptions {
-        options(self.generate_tokens)
+        SessionOptions { prefill_batch: self.backend.prefill_batch(), ..options(self.generate_tokens) }
     }
 
     fn prompt(&self, vocabulary: usize) -> Input {

@@ -17,6 +17,8 @@ use crate::progress::Progress;
 /// Readings of the clock that are timed together to know what one takes, and how often: the quickest counts.
 const CLOCK_READINGS: u64 = 1_000;
 const CLOCK_TRIALS: u64 = 100;
+/// Passes over the weights that are timed to know how fast the memory is.
+const READS: u32 = 10;
 
 #[derive(Debug, Serialize)]
 struct Report {
@@ -29,6 +31,10 @@ struct Report {
     packed_bytes: u64,
     prefill_tokens_per_second: Spread,
     decode_tokens_per_second: Spread,
+    /// Bytes of weights that a generated token reads.
+    bytes_per_token: u64,
+    /// How fast the same threads read the same weights when they do nothing else.
+    read_bytes_per_second: f64,
 }
 
 /// Mean and standard deviation of some measurements.
@@ -43,6 +49,8 @@ impl Args {
         let mut backend = NativeBackend::load(&self.model, &self.backend.native)?;
         let prompt = self.prompt(backend.model().tokenizer.vocab_size());
         let progress = Progress::count("measuring", self.repeat.into(), "runs");
+        // Pages are first touched, caches filled and clocks raised by a run that does not count.
+        measure(&mut backend, &prompt, &self.options())?;
         let mut runs = Vec::new();
         for done in 0..self.repeat {
             progress.set(done.into());
@@ -59,6 +67,8 @@ impl Args {
             packed_bytes: backend.model().packed_bytes(),
             prefill_tokens_per_second: spread(runs.iter().map(|run| run.prefill_rate())),
             decode_tokens_per_second: spread(runs.iter().map(|run| run.decode_rate())),
+            bytes_per_token: backend.model().bytes_per_token(),
+            read_bytes_per_second: read_speed(&backend),
         };
         output.document(&report, |out| report.write(out))
     }
@@ -84,6 +94,18 @@ impl Args {
         let profile = Profile::new("ns", self.prompt_tokens, Work::new(&config), fastest.into_iter().flatten());
         output.document(&profile, |out| profile.write(out))
     }
+}
+
+/// The fastest of some passes over the weights, in bytes per second.
+fn read_speed(backend: &NativeBackend) -> f64 {
+    backend.install(|model| {
+        let seconds = (0..READS).map(|_| {
+            let start = Instant::now();
+            std::hint::black_box(model.read_weights());
+            start.elapsed().as_secs_f64()
+        });
+        model.bytes_per_token() as f64 / seconds.fold(f64::INFINITY, f64::min)
+    })
 }
 
 /// The steps up to the next token.
@@ -121,6 +143,15 @@ impl Report {
             "{} weights multiplied per token: {} per second while generating",
             short(self.weights_per_token.into()),
             short(products as u128)
+        )?;
+        let used = self.decode_tokens_per_second.mean * self.bytes_per_token as f64;
+        writeln!(
+            out,
+            "{} read per token: {:.1} GB/s while generating, {:.0} % of the {:.1} GB/s that reading alone reaches",
+            byte_size(self.bytes_per_token),
+            used / 1e9,
+            100.0 * used / self.read_bytes_per_second,
+            self.read_bytes_per_second / 1e9
         )
     }
 }
