@@ -29,6 +29,8 @@ fn settings_and_roles_survive() {
         users: Some(vec![principal(3)]),
         max_instructions: Some(7_000_000_000),
         cache_heap_bytes: Some(5 << 20),
+        max_heap_bytes: Some(1 << 30),
+        residency: Some(Residency::Wide),
         max_sessions: Some(11),
         max_sessions_per_principal: Some(3),
         max_input_bytes: Some(999),

@@ -2,7 +2,7 @@
 
 use candid::Principal;
 
-use crate::api::{Config, ConfigUpdate, Error, GenerateAccess, Role};
+use crate::api::{Config, ConfigUpdate, Error, GenerateAccess, Residency, Role};
 
 /// Ceiling that no setting may pass: the platform's 40e9 less what saving and replying can cost.
 const MAX_INSTRUCTIONS: u64 = 38_000_000_000;
@@ -16,6 +16,8 @@ impl Default for Config {
             users: Vec::new(),
             max_instructions: 36_000_000_000,
             cache_heap_bytes: 1 << 30,
+            max_heap_bytes: 3 << 30,
+            residency: Residency::Auto,
             max_sessions: 1_000,
             max_sessions_per_principal: 100,
             max_input_bytes: 256 << 10,
@@ -37,6 +39,8 @@ impl Config {
             users: update.users.clone().unwrap_or(old.users),
             max_instructions: update.max_instructions.unwrap_or(old.max_instructions),
             cache_heap_bytes: update.cache_heap_bytes.unwrap_or(old.cache_heap_bytes),
+            max_heap_bytes: update.max_heap_bytes.unwrap_or(old.max_heap_bytes),
+            residency: update.residency.unwrap_or(old.residency),
             max_sessions: update.max_sessions.unwrap_or(old.max_sessions),
             max_sessions_per_principal: update.max_sessions_per_principal.unwrap_or(old.max_sessions_per_principal),
             max_input_bytes: update.max_input_bytes.unwrap_or(old.max_input_bytes),
@@ -49,6 +53,7 @@ impl Config {
     fn check(&self) -> Result<(), Error> {
         check_range("max_instructions", self.max_instructions, 1, MAX_INSTRUCTIONS)?;
         check_range("cache_heap_bytes", self.cache_heap_bytes, 1 << 20, 3 << 30)?;
+        check_range("max_heap_bytes", self.max_heap_bytes, 64 << 20, 4 << 30)?;
         check_range("max_sessions", self.max_sessions.into(), 1, 100_000)?;
         check_range("max_sessions_per_principal", self.max_sessions_per_principal.into(), 1, 100_000)?;
         check_range("max_input_bytes", self.max_input_bytes.into(), 1, 2 << 20)?;
@@ -66,6 +71,8 @@ impl Config {
             users: Some(self.users.clone()),
             max_instructions: Some(self.max_instructions),
             cache_heap_bytes: Some(self.cache_heap_bytes),
+            max_heap_bytes: Some(self.max_heap_bytes),
+            residency: Some(self.residency),
             max_sessions: Some(self.max_sessions),
             max_sessions_per_principal: Some(self.max_sessions_per_principal),
             max_input_bytes: Some(self.max_input_bytes),
@@ -149,6 +156,7 @@ mod tests {
         refused(ConfigUpdate { max_instructions: Some(39_000_000_000), ..default() }, "max_instructions");
         refused(ConfigUpdate { max_instructions: Some(0), ..default() }, "max_instructions");
         refused(ConfigUpdate { cache_heap_bytes: Some(1), ..default() }, "cache_heap_bytes");
+        refused(ConfigUpdate { max_heap_bytes: Some(5 << 30), ..default() }, "max_heap_bytes");
         refused(ConfigUpdate { max_sessions: Some(0), ..default() }, "max_sessions");
         refused(ConfigUpdate { max_sessions_per_principal: Some(0), ..default() }, "max_sessions_per_principal");
         refused(ConfigUpdate { max_input_bytes: Some(u32::MAX), ..default() }, "max_input_bytes");

@@ -279,6 +279,8 @@ mod tests {
         let rows = [
             ("max_instructions", format!("{}e9", config.max_instructions / 1_000_000_000)),
             ("cache_heap_bytes", format!("{} GiB", config.cache_heap_bytes >> 30)),
+            ("max_heap_bytes", format!("{} GiB", config.max_heap_bytes >> 30)),
+            ("residency", format!("{:?}", config.residency)),
             ("max_sessions", "1,000".into()),
             ("max_sessions_per_principal", config.max_sessions_per_principal.to_string()),
             ("max_input_bytes", format!("{} KiB", config.max_input_bytes >> 10)),

@@ -6,13 +6,33 @@
 use ic_stable_structures::Memory;
 use model_core::Error as LoadError;
 use model_core::budget::{Budget, CountDown};
-use model_core::model::{LoadOptions, LoadProgress, Loader, Model};
+use model_core::model::{LoadOptions, LoadProgress, Loader, Model, Place};
+use model_core::pack;
 
-use crate::api::{Error, LoadState, ModelInfo, RejectedModel};
+use crate::api::{Config, Error, LoadState, ModelInfo, RejectedModel, Residency};
 use crate::budget::CallBudget;
 use crate::directory::{Directory, DirectoryCell, Placed};
 use crate::env::Env;
 use crate::memory::{Memories, Region, RegionSource};
+
+/// Heap besides weights and caches: the program, the tokenizer, buffers of a batch.
+const WORKING_BYTES: u64 = 128 << 20;
+
+/// How the settings ask for a model to be loaded.
+fn load_options(config: &Config) -> LoadOptions {
+    let residency = match config.residency {
+        Residency::Auto => None,
+        Residency::Wide => Some(pack::Residency::Wide),
+        Residency::Compact => Some(pack::Residency::Compact),
+    };
+    let place = Place {
+        weight_bytes: config.max_heap_bytes.saturating_sub(config.cache_heap_bytes + WORKING_BYTES),
+        // A weight takes about one instruction for each token.
+        call_weights: Some(config.max_instructions),
+        preferred: pack::Residency::Wide,
+    };
+    LoadOptions { residency, place, ..LoadOptions::default() }
+}
 
 /// A model in the heap.
 pub struct Serving {
@@ -137,6 +157,7 @@ impl<M: Memory + Clone> Models<M> {
             dim: config.dim as u32,
             weights_per_token: model.weights_per_token(),
             packed_bytes: model.packed_bytes(),
+            residency: model.residency().name().into(),
             kernel: model.kernel().name().into(),
             has_chat_template: model.chat.is_some(),
         })
@@ -160,13 +181,14 @@ impl<M: Memory + Clone> Models<M> {
         self.failed = None;
     }
 
-    /// Loads on until the budget is exhausted.
+    /// Loads on until the budget is exhausted. A load that begins goes by `config` to its end.
     ///
     /// # Errors
     /// [`Error::ModelRejected`] when the file turns out to be unusable, [`Error::ModelMissing`] without one.
     pub fn step<E: Env>(
         &mut self,
         directory: &mut DirectoryCell<M>,
+        config: &Config,
         budget: CallBudget<'_, E>,
     ) -> Result<Loaded, Error> {
         let Some(target) = self.target(directory.get()).cloned() else {
@@ -174,7 +196,7 @@ impl<M: Memory + Clone> Models<M> {
             return Ok(Loaded { done_bytes: total_bytes, total_bytes, ready: true });
         };
         let loading = self.loading.take().filter(|loading| loading.placed == target);
-        let mut loading = loading.unwrap_or_else(|| self.begin(target));
+        let mut loading = loading.unwrap_or_else(|| self.begin(target, config));
         if let Err(error) = self.load_on(&mut loading, budget) {
             return Err(self.reject(directory, loading.placed, error.to_string()));
         }
@@ -187,13 +209,13 @@ impl<M: Memory + Clone> Models<M> {
         Ok(Loaded { done_bytes, total_bytes, ready })
     }
 
-    fn begin(&self, placed: Placed) -> Loading<M> {
+    fn begin(&self, placed: Placed, config: &Config) -> Loading<M> {
         let [a, b] = &self.slots;
         let region = if placed.slot == 0 { a.clone() } else { b.clone() };
         let total_bytes = placed.file.bytes;
         let source = RegionSource::new(region, total_bytes);
         let progress = LoadProgress { done_bytes: 0, total_bytes, ready: false };
-        Loading { placed, loader: Loader::new(LoadOptions::default()), source, progress }
+        Loading { placed, loader: Loader::new(load_options(config)), source, progress }
     }
 
     fn load_on<E: Env>(&mut self, loading: &mut Loading<M>, budget: CallBudget<'_, E>) -> Result<(), LoadError> {

@@ -6,17 +6,18 @@ use std::io::{self, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use model_core::gguf::Value;
 use model_core::kernels::Kernel;
 use model_core::model::LoadOptions;
+use model_core::pack::Residency;
 use model_core::sample::Sampling;
 
 use crate::model_file::{LoadMode, ModelFile};
 
-/// The model and how it is read.
+/// The model file and how it is read.
 #[derive(Debug, Args)]
-pub struct ModelArgs {
+pub struct FileArgs {
     /// Model file (GGUF).
     pub model: PathBuf,
     /// Map the file, or read it into the heap first.
@@ -30,21 +31,62 @@ pub struct ModelArgs {
     pub tokenizer: Option<PathBuf>,
 }
 
-impl ModelArgs {
+impl FileArgs {
     /// Opens the model file.
     pub fn open(&self) -> Result<ModelFile> {
         Ok(ModelFile::open(&self.model, self.load)?)
     }
+}
+
+/// The model and how it is kept in memory.
+#[derive(Debug, Args)]
+pub struct ModelArgs {
+    #[command(flatten)]
+    pub file: FileArgs,
+    /// How four-bit weights are kept in memory: a byte each, half a byte each, or what suits the model and the machine. The
+    /// result does not depend on it.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub residency: ResidencyChoice,
+}
+
+/// A residency, or the one that suits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ResidencyChoice {
+    /// What suits the model and the machine.
+    Auto,
+    /// A byte for each code.
+    Wide,
+    /// Half a byte for each code of the four-bit formats.
+    Compact,
+}
+
+impl ResidencyChoice {
+    /// The residency, if one was chosen.
+    pub fn residency(self) -> Option<Residency> {
+        match self {
+            Self::Auto => None,
+            Self::Wide => Some(Residency::Wide),
+            Self::Compact => Some(Residency::Compact),
+        }
+    }
+}
+
+impl ModelArgs {
+    /// Opens the model file.
+    pub fn open(&self) -> Result<ModelFile> {
+        self.file.open()
+    }
 
     /// Whether something else than the file decides what the model is.
     pub fn is_overridden(&self) -> bool {
-        self.tokenizer.is_some() || !self.override_kv.is_empty()
+        self.file.tokenizer.is_some() || !self.file.override_kv.is_empty()
     }
 
     /// What the loader needs to know.
     pub fn load_options(&self, kernel: Option<Kernel>) -> Result<LoadOptions> {
-        let tokenizer_json = self.tokenizer.as_deref().map(read_bytes).transpose()?;
-        Ok(LoadOptions { kernel, overrides: self.override_kv.clone(), tokenizer_json, ..LoadOptions::default() })
+        let tokenizer_json = self.file.tokenizer.as_deref().map(read_bytes).transpose()?;
+        let (overrides, residency) = (self.file.override_kv.clone(), self.residency.residency());
+        Ok(LoadOptions { kernel, overrides, tokenizer_json, residency, ..LoadOptions::default() })
     }
 }
 

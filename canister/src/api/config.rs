@@ -17,6 +17,17 @@ pub enum GenerateAccess {
     Anyone,
 }
 
+/// How the weights are kept in the heap. Answers have the same bits either way.
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Residency {
+    /// Wide if there is room and calls are not very short, else compact.
+    Auto,
+    /// A byte for each code: fewest instructions per token.
+    Wide,
+    /// Half a byte for each code of the four-bit formats: less heap, fewer pages to be charged for in each call.
+    Compact,
+}
+
 /// The settings.
 #[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -32,6 +43,10 @@ pub struct Config {
     /// Heap bytes for the keys and values of sessions; the least recently used are dropped and
     /// computed again when needed.
     pub cache_heap_bytes: u64,
+    /// Heap bytes in all, which the weights are fitted into beside the caches.
+    pub max_heap_bytes: u64,
+    /// How the weights are kept in the heap, from the next load on.
+    pub residency: Residency,
     /// Sessions in all.
     pub max_sessions: u32,
     /// Sessions of one principal.
@@ -55,6 +70,10 @@ pub struct ConfigUpdate {
     pub max_instructions: Option<u64>,
     /// Heap bytes for caches; 1 MiB to 3 GiB.
     pub cache_heap_bytes: Option<u64>,
+    /// Heap bytes in all; 64 MiB to 4 GiB.
+    pub max_heap_bytes: Option<u64>,
+    /// How the weights are kept in the heap, from the next load on.
+    pub residency: Option<Residency>,
     /// Sessions in all; at most 100,000.
     pub max_sessions: Option<u32>,
     /// Sessions of one principal; at most 100,000.

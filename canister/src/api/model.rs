@@ -45,6 +45,8 @@ pub struct ModelInfo {
     pub weights_per_token: u64,
     /// Heap bytes of the packed weights.
     pub packed_bytes: u64,
+    /// `wide` or `compact`: how the codes of the weights are kept in the heap.
+    pub residency: String,
     /// Name of the kernel set.
     pub kernel: String,
     /// Whether chat messages can be sent.

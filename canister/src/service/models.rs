@@ -54,7 +54,7 @@ impl<M: Memory + Clone, E: Env> Service<M, E> {
     fn load(&mut self, max_instructions: Option<u64>) -> Result<Loaded, Error> {
         let before = self.models.serving().map(Serving::file_hash);
         let budget = CallBudget::new(&self.env, self.config.max_instructions, max_instructions);
-        let loaded = self.models.step(&mut self.directory, budget);
+        let loaded = self.models.step(&mut self.directory, &self.config, budget);
         if self.models.serving().map(Serving::file_hash) != before {
             self.sessions.forget_live();
         }

@@ -32,16 +32,17 @@ pub type Answer<T> = Result<(T, CallCost)>;
 pub type Spent<'a> = &'a mut dyn FnMut(&'static str, &CallCost);
 
 impl Client {
-    /// Installs the wasm in a fresh shim; returns the cost of the installation.
+    /// Installs the wasm with settings in a fresh shim; returns the cost of the installation.
     ///
     /// # Errors
     /// If the module is not accepted or its init traps.
-    pub fn install(wasm: Vec<u8>) -> Answer<Self> {
+    pub fn install(wasm: Vec<u8>, config: api::ConfigUpdate) -> Answer<Self> {
         let mut replica = Replica::new(Config::default())?;
         let owner = Principal::self_authenticating(b"the owner of the canister");
         let canister = replica.create_canister([owner]);
         let mut client = Self { replica, canister, owner, wasm };
-        let cost = client.install_code(InstallMode::Install)?;
+        let arg = api::InitArg { config: Some(config) };
+        let cost = client.install_code(InstallMode::Install, Some(arg))?;
         Ok((client, cost))
     }
 
@@ -50,13 +51,13 @@ impl Client {
     /// # Errors
     /// If a hook traps.
     pub fn upgrade(&mut self) -> Result<CallCost> {
-        self.install_code(InstallMode::UPGRADE)
+        self.install_code(InstallMode::UPGRADE, None)
     }
 
-    fn install_code(&mut self, mode: InstallMode) -> Result<CallCost> {
+    fn install_code(&mut self, mode: InstallMode, arg: Option<api::InitArg>) -> Result<CallCost> {
         let start = Instant::now();
-        let no_arguments = candid::encode_args(()).context("cannot encode no arguments")?;
-        let report = self.replica.install(self.canister, mode, &self.wasm, &no_arguments, self.owner);
+        let arg = candid::encode_one(arg).context("cannot encode the installation's argument")?;
+        let report = self.replica.install(self.canister, mode, &self.wasm, &arg, self.owner);
         let cost = self.cost("install_code", &report, start);
         report.result.map_err(|reject| anyhow!("the installation was rejected: {reject}"))?;
         Ok(cost)

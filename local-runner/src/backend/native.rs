@@ -33,7 +33,7 @@ impl NativeBackend {
         let start = Instant::now();
         let source = model.open()?;
         let mut backend = Self::from_source(&source, options, native.thread_count())
-            .with_context(|| format!("cannot load {}", model.model.display()))?;
+            .with_context(|| format!("cannot load {}", model.file.model.display()))?;
         backend.load = start.elapsed();
         Ok(backend)
     }
@@ -54,10 +54,11 @@ impl NativeBackend {
         &self.model
     }
 
-    /// What computes: kernel and threads.
+    /// What computes: kernel, threads and residency of the weights.
     pub fn describe(&self) -> String {
         let threads = self.pool.current_num_threads();
-        format!("{}, {threads} thread{}", self.model.kernel().name(), if threads == 1 { "" } else { "s" })
+        let plural = if threads == 1 { "" } else { "s" };
+        format!("{}, {threads} thread{plural}, {}", self.model.kernel().name(), self.model.residency().name())
     }
 
     /// Runs `work` on the backend's threads.

@@ -14,8 +14,8 @@ use super::args::ShimArgs;
 use super::client::Client;
 use super::cost::{CallCost, Cost, Phase, add_to_phase};
 use super::{Backend, Event, Generation, Input, Sink, Timings, millis};
-use crate::options::{ModelArgs, read_bytes};
-use crate::output::{Output, note};
+use crate::options::{ModelArgs, ResidencyChoice, read_bytes};
+use crate::output::{Output, byte_size, note};
 
 /// How the calls of a generation are cut.
 #[derive(Debug, Clone, Default)]
@@ -36,6 +36,8 @@ pub struct ShimBackend {
     has_chat_template: bool,
     /// Of the model file, as the canister computed it.
     sha256: String,
+    /// How the weights are kept, and how many bytes they take.
+    packed: String,
     load_ms: f64,
     session: Option<Conversation>,
 }
@@ -56,22 +58,23 @@ impl ShimBackend {
     pub fn install(model: &ModelArgs, shim: &ShimArgs, output: Output) -> Result<Self> {
         let wasm_path = shim.wasm_path()?;
         let source = model.open()?;
-        let name = model.model.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = model.file.model.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let plan = Plan {
             max_instructions: shim.max_instructions.into_iter().collect(),
             tokens_per_call: shim.tokens_per_call,
             upgrade_at: None,
         };
-        let backend = Self::with_model(&wasm_path, &name, source.bytes(), plan)?;
+        let config = api::ConfigUpdate { residency: Some(residency(model.residency)), ..api::ConfigUpdate::default() };
+        let backend = Self::with_model(&wasm_path, config, &name, source.bytes(), plan)?;
         if !output.is_json() || output.is_verbose() {
             note(&backend.installation(&wasm_path));
         }
         Ok(backend)
     }
 
-    fn with_model(wasm_path: &Path, name: &str, bytes: &[u8], plan: Plan) -> Result<Self> {
+    fn with_model(wasm_path: &Path, config: api::ConfigUpdate, name: &str, bytes: &[u8], plan: Plan) -> Result<Self> {
         let start = Instant::now();
-        let (client, cost) = Client::install(read_bytes(wasm_path)?)
+        let (client, cost) = Client::install(read_bytes(wasm_path)?, config)
             .with_context(|| format!("cannot install {}", wasm_path.display()))?;
         let mut backend = Self {
             client,
@@ -79,6 +82,7 @@ impl ShimBackend {
             phases: Vec::new(),
             has_chat_template: false,
             sha256: String::new(),
+            packed: String::new(),
             load_ms: 0.0,
             session: None,
         };
@@ -93,6 +97,7 @@ impl ShimBackend {
         let phases = &mut self.phases;
         let model = self.client.load(&mut |phase, cost| add_to_phase(phases, phase, cost))?;
         self.has_chat_template = model.has_chat_template;
+        self.packed = format!("{}, {} packed", model.residency, byte_size(model.packed_bytes));
         self.sha256 = model.file.sha256.iter().map(|byte| format!("{byte:02x}")).collect();
         Ok(())
     }
@@ -100,9 +105,10 @@ impl ShimBackend {
     fn installation(&self, wasm_path: &Path) -> String {
         let calls: u64 = self.phases.iter().map(|phase| phase.cost.calls).sum();
         format!(
-            "{} installed; model uploaded, verified by the canister (sha256 {}) and loaded in {calls} calls, {:.1} s",
+            "{} installed; model uploaded, verified by the canister (sha256 {}) and loaded ({}) in {calls} calls, {:.1} s",
             wasm_path.display(),
             self.sha256,
+            self.packed,
             self.load_ms / 1e3
         )
     }
@@ -120,6 +126,17 @@ impl ShimBackend {
     /// Cuts the calls of later generations in another way.
     pub fn set_plan(&mut self, plan: Plan) {
         self.plan = plan;
+    }
+
+    /// Has the canister keep the weights in another way, and load them again.
+    ///
+    /// # Errors
+    /// If a call fails.
+    pub fn set_residency(&mut self, choice: ResidencyChoice) -> Result<()> {
+        let update = api::ConfigUpdate { residency: Some(residency(choice)), ..api::ConfigUpdate::default() };
+        let (_, cost): (api::Config, _) = self.client.update("config_set", &update)?;
+        add_to_phase(&mut self.phases, "settings", &cost);
+        self.upgrade()
     }
 
     /// Weights multiplied per token, as the canister reports it.
@@ -305,6 +322,14 @@ impl ShimBackend {
             let ((), _) = self.client.update("session_delete", &arg)?;
         }
         Ok(())
+    }
+}
+
+fn residency(choice: ResidencyChoice) -> api::Residency {
+    match choice {
+        ResidencyChoice::Auto => api::Residency::Auto,
+        ResidencyChoice::Wide => api::Residency::Wide,
+        ResidencyChoice::Compact => api::Residency::Compact,
     }
 }
 

@@ -6,7 +6,7 @@ use model_core::source::ByteSource;
 use serde::Serialize;
 use serde_json::json;
 
-use crate::options::ModelArgs;
+use crate::options::FileArgs;
 use crate::output::{Output, byte_size, grouped};
 
 /// Elements of an array that are shown unless `--full` is given.
@@ -16,7 +16,7 @@ const SHOWN: usize = 8;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    model: ModelArgs,
+    model: FileArgs,
     /// Show arrays in full.
     #[arg(long)]
     full: bool,

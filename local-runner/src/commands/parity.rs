@@ -5,6 +5,8 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 use model_core::TokenId;
 use model_core::kernels::Kernel;
+use model_core::model::LoadOptions;
+use model_core::pack::Residency;
 use model_core::session::{FinishReason, SessionOptions};
 use serde::Serialize;
 
@@ -12,7 +14,8 @@ use super::run::finish_name;
 use crate::backend::native::NativeBackend;
 use crate::backend::shim::{Plan, ShimBackend};
 use crate::backend::{Backend, Cost, ModeArgs, ShimArgs, millis};
-use crate::options::{ModelArgs, SamplingArgs, TextArgs};
+use crate::model_file::ModelFile;
+use crate::options::{ModelArgs, ResidencyChoice, SamplingArgs, TextArgs};
 use crate::output::{Output, grouped, short};
 use crate::progress::Progress;
 
@@ -22,8 +25,8 @@ const TINY_BUDGETS: [u64; 6] = [1, 20_000_000, 90_000_000, 3_000_000, 45_000_000
 
 /// Prove that native runs and the canister compute the same bits.
 ///
-/// Runs one generation natively (each kernel, one thread and two, whole and token-wise prompt) and in the canister
-/// (normal budgets, tiny ones, across an upgrade), and compares tokens and the bits of all logits.
+/// Runs one generation natively (each kernel, one thread and two, weights wide and compact, whole and token-wise prompt)
+/// and in the canister (normal budgets, tiny ones, across an upgrade, in the other residency), and compares tokens and the bits of all logits.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -108,15 +111,34 @@ impl Args {
     fn native_runs(&self, text: &str, reporter: &mut Reporter) -> Result<()> {
         let source = self.model.open()?;
         for kernel in Kernel::available() {
+            let mut options = self.model.load_options(Some(kernel))?;
             for threads in [1, 2] {
-                let mut backend = NativeBackend::from_source(&source, self.model.load_options(Some(kernel))?, threads)?;
-                let label = format!("native, {}", backend.describe());
-                self.one(label, &mut backend, text, &self.options(), reporter)?;
+                let backend = self.native(&source, options.clone(), threads, text, reporter)?;
+                options.residency = Some(backend.model().residency());
             }
+            options.residency = options.residency.map(|residency| match residency {
+                Residency::Wide => Residency::Compact,
+                Residency::Compact => Residency::Wide,
+            });
+            self.native(&source, options, 2, text, reporter)?;
         }
         let mut backend = NativeBackend::from_source(&source, self.model.load_options(None)?, 2)?;
         let options = SessionOptions { prefill_batch: 1, ..self.options() };
         self.one("native, prompt token by token".to_owned(), &mut backend, text, &options, reporter)
+    }
+
+    fn native(
+        &self,
+        source: &ModelFile,
+        options: LoadOptions,
+        threads: usize,
+        text: &str,
+        reporter: &mut Reporter,
+    ) -> Result<NativeBackend> {
+        let mut backend = NativeBackend::from_source(source, options, threads)?;
+        let label = format!("native, {}", backend.describe());
+        self.one(label, &mut backend, text, &self.options(), reporter)?;
+        Ok(backend)
     }
 
     fn canister_runs(&self, text: &str, reporter: &mut Reporter) -> Result<()> {
@@ -126,12 +148,18 @@ impl Args {
         backend.set_plan(Plan { max_instructions: TINY_BUDGETS.to_vec(), ..normal.clone() });
         self.one("canister, tiny budgets".to_owned(), &mut backend, text, &self.options(), reporter)?;
         let half = (self.n_predict / 2).max(1);
-        backend.set_plan(Plan { tokens_per_call: Some(half), upgrade_at: Some(half as usize), ..normal });
+        backend.set_plan(Plan { tokens_per_call: Some(half), upgrade_at: Some(half as usize), ..normal.clone() });
         self.one("canister, upgraded half-way".to_owned(), &mut backend, text, &self.options(), reporter)?;
         if backend.upgrades() == 0 {
             bail!("the answer ended before the upgrade could take place; ask for more tokens with another prompt");
         }
-        Ok(())
+        let (choice, label) = match backend.model_info()?.residency.as_str() {
+            "wide" => (ResidencyChoice::Compact, "canister, compact"),
+            _ => (ResidencyChoice::Wide, "canister, wide"),
+        };
+        backend.set_residency(choice)?;
+        backend.set_plan(normal);
+        self.one(label.to_owned(), &mut backend, text, &self.options(), reporter)
     }
 
     fn one(

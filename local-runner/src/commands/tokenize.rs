@@ -8,14 +8,14 @@ use model_core::gguf::File;
 use model_core::tokenizer::{EncodeOptions, Tokenizer};
 use serde::Serialize;
 
-use crate::options::{ModelArgs, TextArgs, read_bytes};
+use crate::options::{FileArgs, TextArgs, read_bytes};
 use crate::output::{self, Output};
 
 /// Show the tokens of a text.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    model: ModelArgs,
+    model: FileArgs,
     #[command(flatten)]
     text: TextArgs,
     /// Take special tokens spelled in the text as plain text.

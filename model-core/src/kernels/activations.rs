@@ -31,12 +31,14 @@ pub struct Activations {
     pub(super) scales: Vec<f32>,
     /// Whether there are sums.
     pub(super) has_sums: bool,
-    /// Sums of the groups of 32 codes, as codes again: `[tokens, columns / 32]`, with a zero where that is odd
+    /// Sums of the groups of 32 codes, `[tokens, columns / 32]`
+    pub(super) sums: Vec<i32>,
+    /// The sums as codes again, with a zero where their number is odd: `[tokens, 2 * ceil(columns / 64)]`
     pub(super) sum_codes: Vec<i16>,
     /// `[tokens]`; in units of the codes that were summed
     pub(super) sum_scales: Vec<f32>,
-    /// The sums of one token, exactly: `[columns / 32]`
-    sums: Vec<f32>,
+    /// The sums of one token as floats, exactly: `[columns / 32]`
+    float_sums: Vec<f32>,
     /// `[tokens, columns]`, only where a float matrix asks for them
     pub(super) values: Vec<f32>,
 }
@@ -46,7 +48,7 @@ pub struct Activations {
 pub struct Forms {
     /// Some matrix is coded.
     pub codes: bool,
-    /// Some coded matrix has offsets, which multiply the sums of groups.
+    /// Some coded matrix has offsets or nibbles, for which the sums of groups are needed.
     pub sums: bool,
     /// Some matrix is float.
     pub values: bool,
@@ -93,13 +95,15 @@ impl Activations {
     fn sum(&mut self) -> Result<(), NonFinite> {
         let groups = self.columns / COLUMNS;
         let padded = groups.next_multiple_of(2);
+        self.sums.clear();
+        self.sums.extend(self.codes.chunks_exact(COLUMNS).map(group_sum));
         self.sum_codes.resize(self.tokens * padded, 0);
         self.sum_scales.resize(self.tokens, 0.0);
-        let tokens = self.codes.chunks_exact(self.columns).zip(self.sum_codes.chunks_exact_mut(padded));
-        for ((codes, sum_codes), scale) in tokens.zip(&mut self.sum_scales) {
-            self.sums.clear();
-            self.sums.extend(codes.chunks_exact(COLUMNS).map(group_sum));
-            *scale = quantize_into(&self.sums, OFFSET_LIMIT, sum_codes)?;
+        let tokens = self.sums.chunks_exact(groups).zip(self.sum_codes.chunks_exact_mut(padded));
+        for ((sums, sum_codes), scale) in tokens.zip(&mut self.sum_scales) {
+            self.float_sums.clear();
+            self.float_sums.extend(sums.iter().map(|sum| *sum as f32));
+            *scale = quantize_into(&self.float_sums, OFFSET_LIMIT, sum_codes)?;
             sum_codes[groups..].fill(0);
         }
         Ok(())
@@ -116,15 +120,15 @@ impl Activations {
     }
 }
 
-/// Sum of 32 codes, exact in `f32` (below 2^24).
-fn group_sum(codes: &[i16]) -> f32 {
+/// Sum of 32 codes, below 2^24 and so exact in `f32` too.
+fn group_sum(codes: &[i16]) -> i32 {
     let mut lanes = [0i32; 8];
     for codes in codes.chunks_exact(8) {
         for (lane, &code) in lanes.iter_mut().zip(codes) {
             *lane += i32::from(code);
         }
     }
-    lanes.into_iter().sum::<i32>() as f32
+    lanes.into_iter().sum()
 }
 
 /// Quantises one vector to as many codes of at most `limit` (below 2^15) in magnitude, the first of `codes`; returns the

@@ -78,6 +78,37 @@ impl Isa for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn low_nibbles(codes: Self::Codes) -> Self::Codes {
+        // SAFETY: see above.
+        unsafe { _mm512_and_si512(codes, _mm512_set1_epi16(0x0f)) }
+    }
+
+    #[inline(always)]
+    unsafe fn unpack(bytes: Rows) -> [Self::Codes; 2] {
+        // SAFETY: see above.
+        unsafe {
+            let bytes = Self::row_codes8(bytes);
+            let low = Self::low_nibbles(bytes);
+            let (high, low) = (_mm512_sub_epi16(bytes, low), _mm512_sub_epi16(low, _mm512_set1_epi16(8)));
+            let first = _mm512_set_epi64(13, 12, 5, 4, 9, 8, 1, 0);
+            let second = _mm512_set_epi64(15, 14, 7, 6, 11, 10, 3, 2);
+            [_mm512_permutex2var_epi64(low, first, high), _mm512_permutex2var_epi64(low, second, high)]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn splat_int(value: i32) -> Self::Ints {
+        // SAFETY: see above.
+        unsafe { _mm512_set1_epi32(value) }
+    }
+
+    #[inline(always)]
+    unsafe fn sub_int(a: Self::Ints, b: Self::Ints) -> Self::Ints {
+        // SAFETY: see above.
+        unsafe { _mm512_sub_epi32(a, b) }
+    }
+
+    #[inline(always)]
     unsafe fn to_floats(ints: Self::Ints) -> Self::Floats {
         // SAFETY: see above.
         unsafe { _mm512_cvtepi32_ps(ints) }

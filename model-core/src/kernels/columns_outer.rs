@@ -25,7 +25,7 @@ const FROM_Y: usize = usize::MAX;
 /// As [`super::product::multiply`]; T tokens are left.
 #[inline(always)]
 pub(super) unsafe fn multiply<I: Isa, S: Source, const T: usize>(product: Product, first: usize, last: usize) {
-    let Layout { groups, has_offsets } = product.layout;
+    let Layout { groups, has_offsets, .. } = product.layout;
     // SAFETY: passed on.
     unsafe {
         match (T, groups, has_offsets) {
@@ -131,6 +131,37 @@ impl<I: Isa, const T: usize, const G: usize> Held<I, T, G> {
     unsafe fn pair(&self, token: usize, group: usize, pair: usize) -> I::Pair {
         // SAFETY: the caller names a pair that has been loaded.
         unsafe { (&raw const (*self.0.as_ptr())[token][group][pair]).read() }
+    }
+}
+
+/// Sums of the activations of T tokens and G groups, times 8, in registers.
+struct EightfoldSums<I: Isa, const T: usize, const G: usize>(MaybeUninit<[[I::Ints; G]; T]>);
+
+impl<I: Isa, const T: usize, const G: usize> EightfoldSums<I, T, G> {
+    /// Loads the sums of the groups from `first` on, if `S` reads them.
+    #[inline(always)]
+    unsafe fn load<S: Source>(product: Product, first: usize) -> Self {
+        let mut sums = Self(MaybeUninit::uninit());
+        let to = sums.0.as_mut_ptr();
+        // SAFETY: the caller names groups that exist, and sums are there where they are read.
+        unsafe {
+            for_tokens!(TOKEN < T, {
+                for_groups!(GROUP, {
+                    if S::READS_SUMS && GROUP < G {
+                        let sum = *product.sums.add(TOKEN * product.layout.groups + first + GROUP);
+                        (&raw mut (*to)[TOKEN][GROUP]).write(I::splat_int(8 * sum));
+                    }
+                });
+            });
+        }
+        sums
+    }
+
+    /// A sum that has been loaded.
+    #[inline(always)]
+    unsafe fn get(&self, token: usize, group: usize) -> I::Ints {
+        // SAFETY: the caller names a sum that has been loaded.
+        unsafe { (&raw const (*self.0.as_ptr())[token][group]).read() }
     }
 }
 
@@ -325,6 +356,7 @@ unsafe fn pass<I: Isa, S: Source, const T: usize, const G: usize, const STRIP: u
     // SAFETY: groups and row groups lie inside the matrix and inside `y`; T tokens are left.
     unsafe {
         let held = Held::<I, T, G>::load(PAIRS, product.codes.add(at * COLUMNS), product.codes_stride());
+        let sums8 = EightfoldSums::<I, T, G>::load::<S>(product, at);
         let x_scales = splats::<I, T>(product.scales);
         let mut offsets = Offsets::<I, T, STRIP>::load(product, 0);
         let place = if STRIP == FROM_Y { strip_bytes + at * S::BLOCK_BYTES } else { 0 };
@@ -345,7 +377,9 @@ unsafe fn pass<I: Isa, S: Source, const T: usize, const G: usize, const STRIP: u
                         if GROUP < G {
                             let block = blocks.add(GROUP * S::BLOCK_BYTES);
                             let x = |pair| held.pair(TOKEN, GROUP, pair);
-                            let sums = S::multiply_part::<I>(block, PART, TOKEN == 0, kept[GROUP].as_mut_ptr(), x);
+                            let sum8 = || sums8.get(TOKEN, GROUP);
+                            let first = TOKEN == 0;
+                            let sums = S::multiply_part::<I>(block, PART, first, kept[GROUP].as_mut_ptr(), x, sum8);
                             if TOKEN == 0 {
                                 scales[GROUP][PART] = I::load(block.add(S::CODE_BYTES + 4 * PART * I::LANES).cast());
                             }

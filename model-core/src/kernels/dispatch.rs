@@ -3,11 +3,13 @@
 use super::attention::{self, Keys, SEGMENT, Values, Weights};
 #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
 use super::neon::Neon;
+use super::nibbles::Nibbles;
 use super::product::{self, Product};
 use super::scalar::Scalar;
-use super::source::Wide;
+use super::source::{Source, Wide};
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 use super::twice::Twice;
+use crate::pack::layout::Width;
 
 /// Proof that the instructions of a kernel path exist on this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,18 +93,28 @@ impl Kernel {
 
     /// See [`product::multiply`], whose conditions hold here too.
     pub(super) unsafe fn multiply(self, product: Product, first: usize, last: usize) {
+        // SAFETY: passed on; the source is that of the layout.
+        unsafe {
+            match product.layout.width {
+                Width::Byte => self.multiply_from::<Wide>(product, first, last),
+                Width::Nibble => self.multiply_from::<Nibbles>(product, first, last),
+            }
+        }
+    }
+
+    unsafe fn multiply_from<S: Source>(self, product: Product, first: usize, last: usize) {
         // SAFETY: a `Kernel` exists only where its instructions do; the rest is the caller's promise.
         unsafe {
             match self.0 {
-                Path::Scalar => product::multiply::<Scalar, Wide>(product, first, last),
+                Path::Scalar => product::multiply::<Scalar, S>(product, first, last),
                 #[cfg(target_arch = "x86_64")]
-                Path::Avx2 => avx2::multiply::<Wide>(product, first, last),
+                Path::Avx2 => avx2::multiply::<S>(product, first, last),
                 #[cfg(target_arch = "x86_64")]
-                Path::Avx512 => avx512::multiply::<Wide>(product, first, last),
+                Path::Avx512 => avx512::multiply::<S>(product, first, last),
                 #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
-                Path::Neon => product::multiply::<Neon, Wide>(product, first, last),
+                Path::Neon => product::multiply::<Neon, S>(product, first, last),
                 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-                Path::Simd128 => product::multiply::<super::wasm32::Simd128, Wide>(product, first, last),
+                Path::Simd128 => product::multiply::<super::wasm32::Simd128, S>(product, first, last),
             }
         }
     }

@@ -79,6 +79,15 @@ pub(super) trait Isa: Copy {
     unsafe fn prefetch_next(_rows: Rows, _bytes: usize) {}
     /// `sum[i] + codes[i][0] * x[0] + codes[i][1] * x[1]`; the caller guarantees that nothing overflows.
     unsafe fn dot_add(sum: Self::Ints, codes: Self::Codes, x: Self::Pair) -> Self::Ints;
+    /// The low four bits of each code, as a number from 0 to 15.
+    unsafe fn low_nibbles(codes: Self::Codes) -> Self::Codes;
+    /// The codes in bytes that hold two of them, see [`super::nibbles`]: with 8 lanes or more, those of two column pairs;
+    /// with 4, those of rows 0 to 3 and of rows 4 to 7 of one. Codes of rows 4 to 7 are sixteenfold.
+    unsafe fn unpack(bytes: Rows) -> [Self::Codes; 2];
+    /// `value` for each output.
+    unsafe fn splat_int(value: i32) -> Self::Ints;
+    /// Lane by lane; the caller guarantees that nothing overflows.
+    unsafe fn sub_int(a: Self::Ints, b: Self::Ints) -> Self::Ints;
     /// Nearest `f32`, ties to even.
     unsafe fn to_floats(ints: Self::Ints) -> Self::Floats;
     /// A copy for each output.

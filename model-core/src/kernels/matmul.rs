@@ -52,12 +52,13 @@ struct Coded<'a> {
 fn coded(kernel: Kernel, product: Coded<'_>, output: Output, range: Range<usize>) {
     let Coded { bytes, layout, w, x } = product;
     assert_eq!(x.codes.len(), x.tokens() * w.columns(), "activations were not quantised");
-    assert!(x.has_sums || !layout.has_offsets, "activations were not summed");
+    assert!(x.has_sums || !w.reads_sums(), "activations were not summed");
     let product = Product {
         row_groups: bytes.as_ptr(),
         layout,
         codes: x.codes.as_ptr(),
         scales: x.scales.as_ptr(),
+        sums: x.sums.as_ptr(),
         sum_codes: x.sum_codes.as_ptr(),
         sum_scales: x.sum_scales.as_ptr(),
         tokens: x.tokens(),

@@ -1,8 +1,9 @@
 //! Integer and float matrix products with the same bits on every path.
 //!
 //! `isa` names the vector operations, `product` and `attention` write each product once over them, and
-//! `scalar`, `x86_64`, `avx512`, `neon` and `wasm32` hold nothing but instructions. `rows_outer` and `columns_outer` are the two orders in
-//! which a matrix product is walked, `source` what is multiplied in them. `NUMERICS.md` has the contract.
+//! `scalar`, `x86_64`, `avx512`, `neon` and `wasm32` hold nothing but instructions. `rows_outer` and `columns_outer` are
+//! the two orders in which a matrix product is walked, `source` and `nibbles` what is multiplied in them. `NUMERICS.md`
+//! has the contract.
 
 mod activations;
 mod attention;
@@ -15,6 +16,7 @@ mod isa;
 mod matmul;
 #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
 mod neon;
+mod nibbles;
 mod product;
 mod rows_outer;
 mod scalar;

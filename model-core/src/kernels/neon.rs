@@ -2,7 +2,7 @@
 
 use core::arch::aarch64::*;
 
-use super::isa::Isa;
+use super::isa::{Isa, Rows};
 
 #[derive(Clone, Copy)]
 pub(super) struct Neon;
@@ -62,6 +62,41 @@ impl Isa for Neon {
             let high = vmlal_high_lane_s16::<0>(high, first, x);
             [vmlal_lane_s16::<1>(low, vget_low_s16(second), x), vmlal_high_lane_s16::<1>(high, second, x)]
         }
+    }
+
+    #[inline(always)]
+    unsafe fn low_nibbles(codes: Self::Codes) -> Self::Codes {
+        // SAFETY: see above.
+        unsafe {
+            let mask = vdupq_n_s16(0x0f);
+            Columns(vandq_s16(codes.0, mask), vandq_s16(codes.1, mask))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn unpack(bytes: Rows) -> [Self::Codes; 2] {
+        // SAFETY: see above.
+        unsafe {
+            let bytes = Self::codes8(bytes.at.cast());
+            let low = Self::low_nibbles(bytes);
+            let high = Columns(vsubq_s16(bytes.0, low.0), vsubq_s16(bytes.1, low.1));
+            let low = Columns(vsubq_s16(low.0, vdupq_n_s16(8)), vsubq_s16(low.1, vdupq_n_s16(8)));
+            let one = |low, high| vcombine_s16(vget_low_s16(low), vget_low_s16(high));
+            let two = |low, high| vcombine_s16(vget_high_s16(low), vget_high_s16(high));
+            [Columns(one(low.0, high.0), one(low.1, high.1)), Columns(two(low.0, high.0), two(low.1, high.1))]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn splat_int(value: i32) -> Self::Ints {
+        // SAFETY: see above.
+        unsafe { [vdupq_n_s32(value); 2] }
+    }
+
+    #[inline(always)]
+    unsafe fn sub_int(a: Self::Ints, b: Self::Ints) -> Self::Ints {
+        // SAFETY: see above.
+        unsafe { [vsubq_s32(a[0], b[0]), vsubq_s32(a[1], b[1])] }
     }
 
     #[inline(always)]

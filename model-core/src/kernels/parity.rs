@@ -4,12 +4,14 @@ use proptest::prelude::*;
 
 use super::{Activations, Forms, Kernel, matmul, probe};
 use crate::pack::Matrix;
+use crate::pack::layout::Width;
 
 /// A matrix as the file would give it, and a batch.
 #[derive(Debug, Clone)]
 struct Case {
     columns: usize,
     tokens: usize,
+    width: Width,
     codes: Vec<i8>,
     scales: Vec<f32>,
     offsets: Vec<f32>,
@@ -17,8 +19,8 @@ struct Case {
 }
 
 fn cases() -> impl Strategy<Value = Case> {
-    let shape = (1usize..30, 1usize..70, 1usize..20, any::<bool>(), any::<u64>(), 0usize..4);
-    shape.prop_map(|(rows, groups, tokens, affine, seed, hostile)| {
+    let shape = (1usize..30, 1usize..70, 1usize..20, any::<bool>(), any::<bool>(), any::<u64>(), 0usize..4);
+    shape.prop_map(|(rows, groups, tokens, affine, nibbles, seed, hostile)| {
         let mut state = seed | 1;
         let mut next = move || {
             state ^= state << 13;
@@ -33,13 +35,15 @@ fn cases() -> impl Strategy<Value = Case> {
             _ if r.is_multiple_of(2) => i8::MIN,
             _ => i8::MAX,
         };
-        let codes = (0..rows * groups * 32).map(|_| extreme(next() as i8, next())).collect();
+        // The upper half of a code is a code from -8 to 7.
+        let (width, shift) = if nibbles { (Width::Nibble, 4) } else { (Width::Byte, 0) };
+        let codes = (0..rows * groups * 32).map(|_| extreme(next() as i8, next()) >> shift).collect();
         let mut float = |size: f32| (next() as u32 as f32 / u32::MAX as f32 - 0.5) * size;
         let scales = (0..rows * groups).map(|_| float(0.1)).collect();
         let offsets =
             (0..if affine { rows * groups } else { 0 }).map(|_| if hostile > 1 { -0.25 } else { float(0.5) }).collect();
         let x = (0..tokens * groups * 32).map(|_| if hostile > 1 { 7.5 } else { float(20.0) }).collect();
-        Case { columns: groups * 32, tokens, codes, scales, offsets, x }
+        Case { columns: groups * 32, tokens, width, codes, scales, offsets, x }
     })
 }
 
@@ -86,7 +90,7 @@ fn bits(values: &[f32]) -> Vec<u32> {
 proptest! {
     #[test]
     fn coded_products_equal_the_contract_on_every_path(case in cases()) {
-        let matrix = Matrix::from_codes(case.columns, &case.codes, &case.scales, &case.offsets);
+        let matrix = Matrix::from_codes(case.columns, case.width, &case.codes, &case.scales, &case.offsets);
         let mut x = Activations::default();
         x.quantize(&case.x, case.columns, Forms::of(&[&matrix])).unwrap();
         let tokens = case.x.chunks_exact(case.columns);
@@ -118,7 +122,7 @@ proptest! {
 
     #[test]
     fn rows_of_a_matrix_read_back(case in cases()) {
-        let matrix = Matrix::from_codes(case.columns, &case.codes, &case.scales, &case.offsets);
+        let matrix = Matrix::from_codes(case.columns, case.width, &case.codes, &case.scales, &case.offsets);
         let groups = case.columns / 32;
         let mut out = vec![0.0; case.columns];
         for row in 0..matrix.rows() {
@@ -139,12 +143,27 @@ proptest! {
     }
 }
 
+proptest! {
+    #[test]
+    fn nibbles_give_the_bits_of_bytes(case in cases().prop_filter("codes of four bits", |case| case.width == Width::Nibble)) {
+        let [bytes, nibbles] = [Width::Byte, Width::Nibble].map(|width| {
+            let matrix = Matrix::from_codes(case.columns, width, &case.codes, &case.scales, &case.offsets);
+            let mut x = Activations::default();
+            x.quantize(&case.x, case.columns, Forms::of(&[&matrix])).unwrap();
+            let mut y = vec![f32::NAN; case.tokens * matrix.rows()];
+            matmul(Kernel::detect(), &matrix, &x, &mut y);
+            bits(&y)
+        });
+        prop_assert_eq!(bytes, nibbles);
+    }
+}
+
 #[test]
 fn threads_do_not_change_a_bit() {
     let (columns, rows, tokens) = (576, 1000, 5);
     let codes: Vec<i8> = (0..rows * columns).map(|i| (i * 37 % 251) as u8 as i8).collect();
     let scales: Vec<f32> = (0..rows * columns / 32).map(|i| (i % 17) as f32 * 0.01 - 0.05).collect();
-    let matrix = Matrix::from_codes(columns, &codes, &scales, &scales);
+    let matrix = Matrix::from_codes(columns, Width::Byte, &codes, &scales, &scales);
     let x: Vec<f32> = (0..tokens * columns).map(|i| (i * 31 % 100) as f32 * 0.1 - 4.0).collect();
     let mut batch = Activations::default();
     batch.quantize(&x, columns, Forms::of(&[&matrix])).unwrap();

@@ -29,6 +29,8 @@ pub(super) struct Product {
     pub codes: *const i16,
     /// `[tokens]`
     pub scales: *const f32,
+    /// Sum of each group of codes, `[tokens, groups]`, read only with nibbles
+    pub sums: *const i32,
     /// `[tokens, 2 * ceil(groups / 2)]`, read only if there are offsets
     pub sum_codes: *const i16,
     /// `[tokens]`, read only if there are offsets
@@ -63,6 +65,7 @@ impl Product {
             Self {
                 codes: self.codes.add(token * self.codes_stride()),
                 scales: self.scales.add(token),
+                sums: self.sums.wrapping_add(token * self.layout.groups),
                 sum_codes: self.sum_codes.wrapping_add(token * self.sums_stride()),
                 sum_scales: self.sum_scales.wrapping_add(token),
                 y: self.y.add(token * self.y_stride),

@@ -1,6 +1,6 @@
 //! The reference instance of [`Isa`]: plain Rust, on every target.
 
-use super::isa::Isa;
+use super::isa::{Isa, Rows};
 
 #[derive(Clone, Copy)]
 pub(super) struct Scalar;
@@ -45,6 +45,32 @@ impl Isa for Scalar {
             *sum += i32::from(code[0]) * i32::from(x[0]) + i32::from(code[1]) * i32::from(x[1]);
         }
         sum
+    }
+
+    #[inline(always)]
+    unsafe fn low_nibbles(codes: Self::Codes) -> Self::Codes {
+        codes.map(|pair| pair.map(|code| code & 0x0f))
+    }
+
+    #[inline(always)]
+    unsafe fn unpack(bytes: Rows) -> [Self::Codes; 2] {
+        // SAFETY: the caller vouches for 16 bytes at `bytes`.
+        let bytes = unsafe { bytes.at.cast::<[[[i8; 2]; 4]; 2]>().read_unaligned() };
+        bytes.map(|pair| {
+            let row = |row: usize| pair[row % 4].map(|byte| (i16::from(byte), i16::from(byte & 0x0f)));
+            std::array::from_fn(|i| row(i).map(|(byte, low)| if i < 4 { low - 8 } else { byte - low }))
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn splat_int(value: i32) -> Self::Ints {
+        [value; 8]
+    }
+
+    #[inline(always)]
+    unsafe fn sub_int(mut a: Self::Ints, b: Self::Ints) -> Self::Ints {
+        a.iter_mut().zip(b).for_each(|(a, b)| *a -= b);
+        a
     }
 
     #[inline(always)]

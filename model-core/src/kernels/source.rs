@@ -1,7 +1,7 @@
 //! Where the integers of a product come from: codes of weights on one side, activations on the other.
 
 use super::isa::{Isa, Rows, for_16, for_tokens};
-use crate::pack::layout::{COLUMNS, OFFSET_PAIR_BYTES, ROWS, SCALES_AT, SCALES_BYTES};
+use crate::pack::layout::{COLUMNS, OFFSET_PAIR_BYTES, ROWS, SCALES_BYTES, Width};
 
 /// Column pairs of a group, and group pairs of a section.
 pub(super) const PAIRS: usize = COLUMNS / 2;
@@ -38,6 +38,8 @@ pub(super) trait Source {
     const CODE_BYTES: usize;
     /// Bytes of a block.
     const BLOCK_BYTES: usize = Self::CODE_BYTES + SCALES_BYTES;
+    /// Whether [`Source::multiply_part`] needs the sums of activations.
+    const READS_SUMS: bool;
 
     /// Multiplies one block (8 rows, 32 columns) of each row group: for T tokens, the exact `Σ code * x_code` of every row.
     ///
@@ -49,7 +51,8 @@ pub(super) trait Source {
     type Kept<I: Isa>;
 
     /// The same for one token and one part of the rows, as many as the `Isa` has lanes. Loads are `kept` if this is the
-    /// first token, else they come from there. `x` gives the activation pairs.
+    /// first token, else they come from there. `x` gives the activation pairs, `eightfold_sum` 8 times the sum of all
+    /// activations if they are needed.
     ///
     /// # Safety
     /// As [`Isa`]; a block's codes stand at `codes`. Before, in this order: the parts before this one for the first
@@ -60,6 +63,7 @@ pub(super) trait Source {
         first: bool,
         kept: *mut Self::Kept<I>,
         x: impl Fn(usize) -> I::Pair,
+        eightfold_sum: impl Fn() -> I::Ints,
     ) -> I::Ints;
 }
 
@@ -67,7 +71,8 @@ pub(super) trait Source {
 pub(super) struct Wide;
 
 impl Source for Wide {
-    const CODE_BYTES: usize = SCALES_AT;
+    const CODE_BYTES: usize = Width::Byte.code_bytes();
+    const READS_SUMS: bool = false;
 
     #[inline(always)]
     unsafe fn multiply<I: Isa, const T: usize>(codes: Rows, x: impl Inputs<I>) -> [I::Ints; T] {
@@ -93,6 +98,7 @@ impl Source for Wide {
         first: bool,
         kept: *mut Self::Kept<I>,
         x: impl Fn(usize) -> I::Pair,
+        _eightfold_sum: impl Fn() -> I::Ints,
     ) -> I::Ints {
         // SAFETY: 16 bytes stand at `codes` for each pair; codes are read after they were kept.
         unsafe {

@@ -2,7 +2,7 @@
 
 use core::marker::PhantomData;
 
-use super::isa::Isa;
+use super::isa::{Isa, Rows};
 
 /// An `Isa` of four lanes, taken twice.
 #[derive(Clone, Copy)]
@@ -47,6 +47,30 @@ impl<I: Isa> Isa for Twice<I> {
     unsafe fn dot_add(sum: Self::Ints, codes: Self::Codes, x: Self::Pair) -> Self::Ints {
         // SAFETY: see above.
         unsafe { [I::dot_add(sum[0], codes[0], x), I::dot_add(sum[1], codes[1], x)] }
+    }
+
+    #[inline(always)]
+    unsafe fn low_nibbles(codes: Self::Codes) -> Self::Codes {
+        // SAFETY: see above.
+        unsafe { [I::low_nibbles(codes[0]), I::low_nibbles(codes[1])] }
+    }
+
+    #[inline(always)]
+    unsafe fn unpack(bytes: Rows) -> [Self::Codes; 2] {
+        // SAFETY: see above.
+        unsafe { [I::unpack(bytes), I::unpack(bytes.add(2 * I::LANES))] }
+    }
+
+    #[inline(always)]
+    unsafe fn splat_int(value: i32) -> Self::Ints {
+        // SAFETY: see above.
+        unsafe { [I::splat_int(value); 2] }
+    }
+
+    #[inline(always)]
+    unsafe fn sub_int(a: Self::Ints, b: Self::Ints) -> Self::Ints {
+        // SAFETY: see above.
+        unsafe { [I::sub_int(a[0], b[0]), I::sub_int(a[1], b[1])] }
     }
 
     #[inline(always)]

@@ -2,7 +2,7 @@
 
 use core::arch::wasm32::*;
 
-use super::isa::Isa;
+use super::isa::{Isa, Rows};
 
 #[derive(Clone, Copy)]
 pub(super) struct Simd128;
@@ -45,6 +45,31 @@ impl Isa for Simd128 {
     #[inline(always)]
     unsafe fn dot_add(sum: Self::Ints, codes: Self::Codes, x: Self::Pair) -> Self::Ints {
         i32x4_add(sum, i32x4_dot_i16x8(codes, x))
+    }
+
+    #[inline(always)]
+    unsafe fn low_nibbles(codes: Self::Codes) -> Self::Codes {
+        v128_and(codes, i16x8_splat(0x0f))
+    }
+
+    #[inline(always)]
+    unsafe fn unpack(bytes: Rows) -> [Self::Codes; 2] {
+        // SAFETY: see above.
+        unsafe {
+            let bytes = i16x8_load_extend_i8x8(bytes.at.cast());
+            let low = Self::low_nibbles(bytes);
+            [i16x8_sub(low, i16x8_splat(8)), i16x8_sub(bytes, low)]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn splat_int(value: i32) -> Self::Ints {
+        i32x4_splat(value)
+    }
+
+    #[inline(always)]
+    unsafe fn sub_int(a: Self::Ints, b: Self::Ints) -> Self::Ints {
+        i32x4_sub(a, b)
     }
 
     #[inline(always)]

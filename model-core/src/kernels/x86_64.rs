@@ -55,6 +55,35 @@ impl Isa for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn low_nibbles(codes: Self::Codes) -> Self::Codes {
+        // SAFETY: see above.
+        unsafe { _mm256_and_si256(codes, _mm256_set1_epi16(0x0f)) }
+    }
+
+    #[inline(always)]
+    unsafe fn unpack(bytes: Rows) -> [Self::Codes; 2] {
+        // SAFETY: see above.
+        unsafe {
+            let bytes = Self::codes8(bytes.at.cast());
+            let low = Self::low_nibbles(bytes);
+            let (high, low) = (_mm256_sub_epi16(bytes, low), _mm256_sub_epi16(low, _mm256_set1_epi16(8)));
+            [_mm256_permute2x128_si256::<0x20>(low, high), _mm256_permute2x128_si256::<0x31>(low, high)]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn splat_int(value: i32) -> Self::Ints {
+        // SAFETY: see above.
+        unsafe { _mm256_set1_epi32(value) }
+    }
+
+    #[inline(always)]
+    unsafe fn sub_int(a: Self::Ints, b: Self::Ints) -> Self::Ints {
+        // SAFETY: see above.
+        unsafe { _mm256_sub_epi32(a, b) }
+    }
+
+    #[inline(always)]
     unsafe fn to_floats(ints: Self::Ints) -> Self::Floats {
         // SAFETY: see above.
         unsafe { _mm256_cvtepi32_ps(ints) }

@@ -55,6 +55,21 @@ pub enum Error {
         /// Its name.
         tensor: String,
     },
+    /// There is not enough memory for the weights.
+    #[error(
+        "the weights take {wide_bytes} bytes wide and {compact_bytes} bytes compact ({wanted} was asked for), and may take \
+         {limit_bytes}; use a smaller model, a smaller quantisation, or allow more memory"
+    )]
+    TooLarge {
+        /// `wide`, `compact` or `either`.
+        wanted: &'static str,
+        /// Bytes of the weights with a byte per code.
+        wide_bytes: u64,
+        /// Bytes of the weights with half a byte per code where codes have four bits.
+        compact_bytes: u64,
+        /// Bytes that they may take.
+        limit_bytes: u64,
+    },
     /// A small tensor (a norm, rotary factors) holds an infinite or undefined number, or a factor that is not positive.
     #[error("tensor `{tensor}` holds {found} at index {index}; the file is damaged")]
     BadValue {

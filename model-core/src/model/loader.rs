@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::weights::{Kind, Loaded, Planned, Weights, check_vector, plan};
+use super::residency::Place;
+use super::weights::{Kind, Loaded, Planned, Weights, check_vector, plan, weights_per_token};
 use super::{Error as ModelError, Model};
 use crate::Error;
 use crate::budget::Budget;
@@ -10,7 +11,8 @@ use crate::chat::ChatTemplate;
 use crate::config::Config;
 use crate::gguf::{File, TensorInfo, Value};
 use crate::kernels::Kernel;
-use crate::pack::{Error as PackError, Matrix, Packer, Precision};
+use crate::math::Rope;
+use crate::pack::{Error as PackError, Matrix, Packer, Precision, Residency};
 use crate::quant;
 use crate::source::ByteSource;
 use crate::tokenizer::Tokenizer;
@@ -26,6 +28,10 @@ pub struct LoadOptions {
     pub tokenizer_json: Option<Vec<u8>>,
     /// What becomes of quantised weights.
     pub precision: Precision,
+    /// How their codes are kept in memory; chosen by `place` if absent.
+    pub residency: Option<Residency>,
+    /// Where the model is to live.
+    pub place: Place,
 }
 
 /// How far a loader is.
@@ -59,6 +65,14 @@ struct Described {
     file: File,
     config: Config,
     plan: Vec<Planned>,
+    form: Form,
+}
+
+/// What becomes of all matrices.
+#[derive(Debug, Clone, Copy)]
+struct Form {
+    precision: Precision,
+    residency: Residency,
 }
 
 /// Everything but the tensors is there.
@@ -68,6 +82,7 @@ struct Tensors {
     tokenizer: Tokenizer,
     chat: Option<ChatTemplate>,
     plan: Vec<Planned>,
+    form: Form,
     loaded: BTreeMap<String, Loaded>,
     packer: Option<Packer>,
     /// Bytes of the tensors before the one that is being packed.
@@ -128,7 +143,7 @@ impl Loader {
             Stage::Tokenizer(described) => {
                 self.stage = Stage::Tensors(Box::new(described.tokenizer(&self.options)?));
             }
-            Stage::Tensors(tensors) => tensors.unit(source, self.options.precision)?,
+            Stage::Tensors(tensors) => tensors.unit(source)?,
         }
         Ok(())
     }
@@ -142,7 +157,9 @@ impl Described {
         }
         let config = Config::from_gguf(&file)?;
         let plan = plan(&config, &file)?;
-        Ok(Self { file, config, plan })
+        let precision = options.precision;
+        let residency = options.place.choose(&plan, precision, options.residency, weights_per_token(&plan))?;
+        Ok(Self { file, config, plan, form: Form { precision, residency } })
     }
 
     fn tokenizer(&mut self, options: &LoadOptions) -> Result<Tensors, Error> {
@@ -163,6 +180,7 @@ impl Described {
             chat,
             total_bytes: total_bytes(&plan),
             plan,
+            form: self.form,
             loaded: BTreeMap::new(),
             packer: None,
             done_bytes: 0,
@@ -185,14 +203,15 @@ impl Tensors {
     }
 
     /// Packs the next rows of the next tensor.
-    fn unit(&mut self, source: &dyn ByteSource, precision: Precision) -> Result<(), Error> {
+    fn unit(&mut self, source: &dyn ByteSource) -> Result<(), Error> {
         let Some(Planned { info, kind }) = self.plan.get(self.loaded.len()) else { return Ok(()) };
+        let form = self.form;
         let loaded = match kind {
             Kind::Vector => Some(Loaded::Vector(read_vector(source, info)?)),
             Kind::Matrix => {
                 let packer = match &mut self.packer {
                     Some(packer) => packer,
-                    none => none.insert(Packer::new(info, precision)?),
+                    none => none.insert(Packer::new(info, form.precision, form.residency)?),
                 };
                 let whole = packer.step(source)?;
                 self.packer.take_if(|_| whole).and_then(Packer::finish).map(Loaded::Matrix)
@@ -206,11 +225,12 @@ impl Tensors {
     }
 
     /// Packs everything that is left, tensors in parallel.
-    fn pack_all(&mut self, source: &(dyn ByteSource + Sync), precision: Precision) -> Result<(), Error> {
+    fn pack_all(&mut self, source: &(dyn ByteSource + Sync)) -> Result<(), Error> {
+        let form = self.form;
         self.loaded = pack_in_parallel(&self.plan, |Planned { info, kind }| {
             let loaded = match kind {
                 Kind::Vector => Loaded::Vector(read_vector(source, info)?),
-                Kind::Matrix => Loaded::Matrix(pack(source, info, precision)?),
+                Kind::Matrix => Loaded::Matrix(pack(source, info, form)?),
             };
             Ok((info.name.clone(), loaded))
         })?;
@@ -220,7 +240,18 @@ impl Tensors {
 
     fn finish(self, kernel: Option<Kernel>) -> Result<Model, Error> {
         let weights = Weights::assemble(&self.config, self.loaded)?;
-        Ok(Model::new(self.config, self.tokenizer, self.chat, weights, kernel.unwrap_or_else(Kernel::detect)))
+        let Config { rope_theta, rope_scale, rotary_dim, .. } = self.config;
+        let rope = Rope::new(rotary_dim, f64::from(rope_theta), f64::from(rope_scale), weights.rope_factors());
+        Ok(Model {
+            config: self.config,
+            tokenizer: self.tokenizer,
+            chat: self.chat,
+            weights,
+            weights_per_token: weights_per_token(&self.plan),
+            residency: self.form.residency,
+            rope,
+            kernel: kernel.unwrap_or_else(Kernel::detect),
+        })
     }
 }
 
@@ -231,7 +262,7 @@ impl Model {
     /// As [`Loader::step`].
     pub fn load(source: &(dyn ByteSource + Sync), options: &LoadOptions) -> Result<Self, Error> {
         let mut tensors = Described::read(source, options)?.tokenizer(options)?;
-        tensors.pack_all(source, options.precision)?;
+        tensors.pack_all(source)?;
         tensors.finish(options.kernel)
     }
 }
@@ -253,8 +284,8 @@ fn pack_in_parallel(
     plan.iter().map(pack).collect()
 }
 
-fn pack(source: &dyn ByteSource, info: &TensorInfo, precision: Precision) -> Result<Matrix, Error> {
-    let mut packer = Packer::new(info, precision)?;
+fn pack(source: &dyn ByteSource, info: &TensorInfo, form: Form) -> Result<Matrix, Error> {
+    let mut packer = Packer::new(info, form.precision, form.residency)?;
     while !packer.step(source)? {}
     packer.finish().ok_or_else(|| ModelError::MissingTensor { tensor: info.name.clone() }.into())
 }

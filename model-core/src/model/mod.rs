@@ -9,17 +9,20 @@ mod ffn;
 mod forward;
 pub mod kv_cache;
 mod loader;
+mod residency;
 mod traffic;
 mod weights;
 
 pub use error::{Error, Part};
 pub(crate) use forward::Forward;
 pub use loader::{LoadOptions, LoadProgress, Loader};
+pub use residency::Place;
 
 use crate::chat::ChatTemplate;
 use crate::config::Config;
 use crate::kernels::Kernel;
 use crate::math::Rope;
+use crate::pack::Residency;
 use crate::tokenizer::Tokenizer;
 use kv_cache::KvCache;
 use weights::Weights;
@@ -34,15 +37,16 @@ pub struct Model {
     /// Its chat template, if the file has one.
     pub chat: Option<ChatTemplate>,
     weights: Weights,
+    weights_per_token: u64,
+    residency: Residency,
     rope: Rope,
     kernel: Kernel,
 }
 
 impl Model {
-    fn new(config: Config, tokenizer: Tokenizer, chat: Option<ChatTemplate>, weights: Weights, kernel: Kernel) -> Self {
-        let (theta, scale) = (f64::from(config.rope_theta), f64::from(config.rope_scale));
-        let rope = Rope::new(config.rotary_dim, theta, scale, weights.rope_factors());
-        Self { config, tokenizer, chat, weights, rope, kernel }
+    /// How the codes of the weights are kept in memory. Results do not depend on it.
+    pub fn residency(&self) -> Residency {
+        self.residency
     }
 
     /// The kernel path that multiplies.
@@ -62,7 +66,7 @@ impl Model {
 
     /// Multiply-accumulates with weights that a generated token takes, output head included, attention not.
     pub fn weights_per_token(&self) -> u64 {
-        self.weights.per_token()
+        self.weights_per_token
     }
 
     /// Bytes of packed weights that a generated token reads.

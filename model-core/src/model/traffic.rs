@@ -46,12 +46,13 @@ fn of_floats(values: &[f32]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pack::layout::Width;
 
     #[test]
     fn every_byte_counts_once() {
         let codes: Vec<i8> = (0..40 * 64).map(|i| (i * 37 % 251) as u8 as i8).collect();
         let scales: Vec<f32> = (0..40 * 2).map(|i| i as f32 * 0.25).collect();
-        let mut matrix = Matrix::from_codes(64, &codes, &scales, &[]);
+        let mut matrix = Matrix::from_codes(64, Width::Byte, &codes, &scales, &[]);
         let all = read(&matrix);
         let words = |matrix: &Matrix| match matrix.view() {
             View::Coded { bytes, .. } => {

@@ -104,11 +104,6 @@ impl Weights {
         self.blocks.iter().flat_map(Block::matrices).chain([self.head()])
     }
 
-    /// Weights multiplied per token.
-    pub fn per_token(&self) -> u64 {
-        self.multiplied().map(|matrix| matrix.rows() as u64 * matrix.columns() as u64).sum()
-    }
-
     /// Puts loaded tensors in their places.
     ///
     /// # Errors
@@ -231,6 +226,13 @@ pub(super) fn plan(config: &Config, file: &File) -> Result<Vec<Planned>, crate::
         Some(name) => Err(Error::UnexpectedTensor { tensor: name.to_owned() }.into()),
         None => Ok(plan),
     }
+}
+
+/// Weights multiplied per token by the tensors of a plan: all matrices, but the embedding only where it is the head.
+pub(super) fn weights_per_token(plan: &[Planned]) -> u64 {
+    let has_head = plan.iter().any(|planned| planned.info.name == OUTPUT);
+    let multiplied = |planned: &&Planned| planned.kind == Kind::Matrix && !(has_head && planned.info.name == EMBEDDING);
+    plan.iter().filter(multiplied).map(|planned| planned.info.elements()).fold(0, u64::saturating_add)
 }
 
 /// Checks the numbers of a small tensor.

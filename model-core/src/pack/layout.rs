@@ -11,6 +11,16 @@
 //!       256 .. 288   scale of row 0, … row 7                               f32, little-endian
 //! ```
 //!
+//! Codes from -8 to 7 may stand two to a byte, which holds `(code + 8) | code' << 4` of a row and the fourth row after it:
+//!
+//! ```text
+//! block   0 ..   8   column pair 0: rows 0 and 4 (2 bytes), rows 1 and 5, … rows 3 and 7
+//!         8 ..  16   column pair 1
+//!           …
+//!       120 .. 128   column pair 15
+//!       128 .. 160   scale of row 0, … row 3, a 16th of the scale of row 4, … row 7   f32, little-endian
+//! ```
+//!
 //! One vector load of a column pair therefore feeds eight outputs, and the scales of eight outputs are applied at once.
 //! The strip has a section for every 32 blocks, or what is left of them, and is built like the blocks, with a column
 //! for each block:
@@ -37,8 +47,33 @@ pub(crate) const OFFSET_LIMIT: f32 = 8191.0;
 pub(crate) const SCALES_BYTES: usize = 4 * ROWS;
 /// Bytes of the offset codes of two blocks.
 pub(crate) const OFFSET_PAIR_BYTES: usize = 2 * 2 * ROWS;
-/// Where the scales of a block stand, in bytes.
-pub(crate) const SCALES_AT: usize = ROWS * COLUMNS;
+/// What the scales of rows 4 to 7 are multiplied by in blocks of nibbles: a power of two, so nothing is rounded (scales
+/// come from half-precision numbers, far above the least `f32`).
+pub(crate) const HIGH_SCALE: f32 = 1.0 / 16.0;
+
+/// Memory of a code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Width {
+    /// A byte.
+    Byte,
+    /// Half a byte.
+    Nibble,
+}
+
+impl Width {
+    /// Bytes of a block's codes, and so the place of its scales.
+    pub const fn code_bytes(self) -> usize {
+        match self {
+            Self::Byte => ROWS * COLUMNS,
+            Self::Nibble => ROWS * COLUMNS / 2,
+        }
+    }
+
+    /// Bytes of a block.
+    pub const fn block_bytes(self) -> usize {
+        self.code_bytes() + SCALES_BYTES
+    }
+}
 
 /// The shape of a coded row group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +82,8 @@ pub(crate) struct Layout {
     pub groups: usize,
     /// Whether there is an offset strip.
     pub has_offsets: bool,
+    /// Of the blocks' codes.
+    pub width: Width,
 }
 
 /// A section of the offset strip.
@@ -64,6 +101,11 @@ impl Section {
     /// Where its scales stand in the row group, in bytes.
     pub const fn scales_at(self) -> usize {
         self.at + self.pairs * OFFSET_PAIR_BYTES
+    }
+
+    /// Where it ends in the row group, in bytes.
+    pub const fn end(self) -> usize {
+        self.scales_at() + SCALES_BYTES
     }
 }
 
@@ -86,14 +128,9 @@ impl Layout {
         self.groups.div_ceil(2) * OFFSET_PAIR_BYTES + self.groups.div_ceil(SECTION) * SCALES_BYTES
     }
 
-    /// Bytes of one block.
-    pub const fn block_bytes(self) -> usize {
-        SCALES_AT + SCALES_BYTES
-    }
-
     /// Bytes of a row group.
     pub const fn row_group_bytes(self) -> usize {
-        self.strip_bytes() + self.groups * self.block_bytes()
+        self.strip_bytes() + self.groups * self.width.block_bytes()
     }
 }
 
@@ -104,11 +141,11 @@ mod tests {
     #[test]
     fn sections_follow_each_other_up_to_the_first_block() {
         for groups in [1, 2, 18, 31, 32, 33, 48, 64, 344] {
-            let layout = Layout { groups, has_offsets: true };
+            let layout = Layout { groups, has_offsets: true, width: Width::Byte };
             let (mut at, mut first) = (0, 0);
             for section in layout.sections() {
                 assert_eq!((section.at, section.first), (at, first));
-                at = section.scales_at() + SCALES_BYTES;
+                at = section.end();
                 first += 2 * section.pairs;
             }
             assert_eq!((layout.strip_bytes(), groups.next_multiple_of(2)), (at, first));

@@ -1,6 +1,6 @@
 //! A packed matrix and its rows. Its layout is in [`super::layout`].
 
-use super::layout::{COLUMNS, Layout, OFFSET_PAIR_BYTES, ROWS, SCALES_AT, SECTION, Section};
+use super::layout::{COLUMNS, HIGH_SCALE, Layout, OFFSET_PAIR_BYTES, ROWS, SECTION, Section, Width};
 
 /// A weight matrix of shape `[rows, columns]` (outputs, inputs) in packed form.
 #[derive(Debug, Clone)]
@@ -59,7 +59,7 @@ impl Matrix {
 
     /// Whether products with this matrix read the sums of the groups of their activations.
     pub(crate) fn reads_sums(&self) -> bool {
-        matches!(self.data, Data::Coded { layout: Layout { has_offsets: true, .. }, .. })
+        matches!(self.data, Data::Coded { layout, .. } if layout.has_offsets || layout.width == Width::Nibble)
     }
 
     pub(crate) fn view(&self) -> View<'_> {
@@ -91,17 +91,31 @@ impl Matrix {
 fn coded_row(bytes: &[u8], layout: Layout, row: usize, out: &mut [f32]) {
     let lane = row % ROWS;
     let row_group = &bytes[row / ROWS * layout.row_group_bytes()..][..layout.row_group_bytes()];
-    let blocks = row_group[layout.strip_bytes()..].chunks_exact(layout.block_bytes());
+    let width = layout.width;
+    let blocks = row_group[layout.strip_bytes()..].chunks_exact(width.block_bytes());
     for (out, block) in out.chunks_exact_mut(COLUMNS).zip(blocks) {
-        let scale = float_at(block, SCALES_AT + 4 * lane);
-        for (pair, out) in out.chunks_exact_mut(2).enumerate() {
-            for (i, out) in out.iter_mut().enumerate() {
-                *out = scale * f32::from(block[2 * ROWS * pair + 2 * lane + i] as i8);
-            }
+        let stored = float_at(block, width.code_bytes() + 4 * lane);
+        let scale = if is_high(width, lane) { stored / HIGH_SCALE } else { stored };
+        for (column, out) in out.iter_mut().enumerate() {
+            *out = scale * f32::from(code_at(block, width, lane, column));
         }
     }
     for section in layout.sections() {
         add_offsets(row_group, section, lane, &mut out[section.first * COLUMNS..]);
+    }
+}
+
+/// Whether the codes of a row stand in the upper halves of bytes.
+fn is_high(width: Width, lane: usize) -> bool {
+    width == Width::Nibble && lane >= ROWS / 2
+}
+
+fn code_at(block: &[u8], width: Width, lane: usize, column: usize) -> i8 {
+    let byte = |rows: usize| block[2 * rows * (column / 2) + 2 * (lane % rows) + column % 2] as i8;
+    match width {
+        Width::Byte => byte(ROWS),
+        Width::Nibble if is_high(width, lane) => byte(ROWS / 2) >> 4,
+        Width::Nibble => (byte(ROWS / 2) & 0x0f) - 8,
     }
 }
 

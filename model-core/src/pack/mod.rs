@@ -1,15 +1,18 @@
 //! Weights in the form that the kernels read: decoded once at load, in steps of bounded size.
 
-mod interleave;
+mod float;
 pub(crate) mod layout;
 pub(crate) mod matrix;
 mod packer;
+mod row_group;
 
+#[cfg(any(test, feature = "fixtures"))]
+mod plain;
 #[cfg(test)]
 mod tests;
 
 pub use matrix::Matrix;
-pub use packer::{Packer, Precision};
+pub use packer::{Packer, Precision, Residency};
 
 /// Why a tensor cannot be packed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

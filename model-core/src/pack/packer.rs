@@ -1,10 +1,11 @@
 //! Decodes a tensor of the file into a [`Matrix`], a bounded number of rows at a step.
 
-use super::interleave::{Rows, interleave_codes, interleave_floats};
-use super::layout::{COLUMNS, Layout, ROWS};
+use super::float::interleave_floats;
+use super::layout::{COLUMNS, Layout, ROWS, Width};
 use super::matrix::Data;
+use super::row_group::Rows;
 use super::{Error, Matrix};
-use crate::gguf::TensorInfo;
+use crate::gguf::{GgmlType, TensorInfo};
 use crate::math::all_finite;
 use crate::quant;
 use crate::source::ByteSource;
@@ -22,6 +23,25 @@ pub enum Precision {
     F32,
 }
 
+/// How codes are kept in memory. Products have the same bits either way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Residency {
+    /// A byte for each code: fewest instructions per product.
+    Wide,
+    /// Half a byte for each code of the four-bit formats, a byte for the others: less memory to hold and to read.
+    Compact,
+}
+
+impl Residency {
+    /// `wide` or `compact`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Wide => "wide",
+            Self::Compact => "compact",
+        }
+    }
+}
+
 /// A resumable walk over the rows of one tensor.
 #[derive(Debug)]
 pub struct Packer {
@@ -32,13 +52,14 @@ pub struct Packer {
     scratch: Scratch,
 }
 
-/// Decoded rows of one step, row-major.
+/// Buffers that every step uses again.
 #[derive(Debug, Default)]
 struct Scratch {
+    /// Bytes of the file.
     source: Vec<u8>,
-    codes: Vec<i8>,
-    scales: Vec<f32>,
-    offsets: Vec<f32>,
+    /// Decoded rows of a coded matrix.
+    rows: Rows,
+    /// Decoded rows of a float matrix, row-major.
     values: Vec<f32>,
 }
 
@@ -47,33 +68,13 @@ impl Packer {
     ///
     /// # Errors
     /// The tensor is no matrix, its format has no decoder, or memory does not suffice.
-    pub fn new(tensor: &TensorInfo, precision: Precision) -> Result<Self, Error> {
-        let name = || tensor.name.clone();
-        let &[columns, rows] = tensor.shape.as_slice() else {
-            return Err(Error::NotAMatrix { tensor: name(), dimensions: tensor.shape.len() });
-        };
-        if !quant::supports(tensor.ty) {
-            return Err(Error::Unsupported { tensor: name(), ty: tensor.ty });
-        }
-        let coded = quant::supports_codes(tensor.ty)
-            && quant::group_len(tensor.ty) == COLUMNS
-            && precision == Precision::Quantized;
-        let has_offsets = quant::has_offset(tensor.ty);
-        let sizes = || {
-            let (rows, columns) = (usize::try_from(rows).ok()?, usize::try_from(columns).ok()?);
-            let layout = Layout { groups: columns / COLUMNS, has_offsets };
-            let row_group = if coded { layout.row_group_bytes() } else { columns.checked_mul(4 * ROWS)? };
-            let row_bytes = (columns / tensor.ty.block_elements()).checked_mul(tensor.ty.block_bytes())?;
-            let bytes = rows.div_ceil(ROWS).checked_mul(row_group)?;
-            (bytes <= isize::MAX as usize).then_some((rows, columns, row_bytes, bytes))
-        };
-        let (rows, columns, row_bytes, bytes) =
-            sizes().ok_or_else(|| Error::TooLarge { tensor: name(), rows, columns })?;
-        let no_memory = |_| Error::OutOfMemory { tensor: name(), bytes };
-        let data = if coded {
+    pub fn new(tensor: &TensorInfo, precision: Precision, residency: Residency) -> Result<Self, Error> {
+        let Shape { rows, columns, row_bytes, bytes, layout } = Shape::of(tensor, precision, residency)?;
+        let no_memory = |_| Error::OutOfMemory { tensor: tensor.name.clone(), bytes };
+        let data = if let Some(layout) = layout {
             let mut data = Vec::new();
             data.try_reserve_exact(bytes).map_err(no_memory)?;
-            Data::Coded { bytes: data, layout: Layout { groups: columns / COLUMNS, has_offsets } }
+            Data::Coded { bytes: data, layout }
         } else {
             let mut data = Vec::new();
             data.try_reserve_exact(bytes / 4).map_err(no_memory)?;
@@ -81,6 +82,14 @@ impl Packer {
         };
         let matrix = Matrix { rows, columns, data };
         Ok(Self { tensor: tensor.clone(), row_bytes, next_row: 0, matrix, scratch: Scratch::default() })
+    }
+
+    /// Bytes that the packed matrix will take.
+    ///
+    /// # Errors
+    /// As [`Packer::new`], but for the memory.
+    pub fn packed_bytes(tensor: &TensorInfo, precision: Precision, residency: Residency) -> Result<u64, Error> {
+        Ok(Shape::of(tensor, precision, residency)?.bytes as u64)
     }
 
     /// Packs the next rows; `true` once all are packed.
@@ -112,7 +121,7 @@ impl Packer {
     fn pack(&mut self, source: &dyn ByteSource, rows: usize) -> Result<(), Error> {
         let (tensor, columns, first) = (&self.tensor, self.matrix.columns, self.next_row);
         let (offset, len) = (tensor.offset + (first * self.row_bytes) as u64, rows * self.row_bytes);
-        let Scratch { source: buffer, codes, scales, offsets, values } = &mut self.scratch;
+        let Scratch { source: buffer, rows: decoded, values } = &mut self.scratch;
         let bytes = match source.as_slice().and_then(|all| all.get(offset as usize..)?.get(..len)) {
             Some(bytes) => bytes,
             None => {
@@ -124,23 +133,69 @@ impl Packer {
             }
         };
         let format = |source| Error::Format { tensor: tensor.name.clone(), source };
-        let finite = match &mut self.matrix.data {
+        let mut finite = true;
+        match &mut self.matrix.data {
             Data::Coded { bytes: packed, layout } => {
-                let groups = rows * columns / COLUMNS;
-                codes.resize(groups * COLUMNS, 0);
-                scales.resize(groups, 0.0);
-                offsets.resize(if layout.has_offsets { groups } else { 0 }, 0.0);
-                quant::decode_codes(tensor.ty, bytes, codes, scales, offsets).map_err(format)?;
-                all_finite(scales) && interleave_codes(packed, *layout, Rows { codes, scales, offsets }).is_ok()
+                for bytes in bytes.chunks((ROWS * self.row_bytes).max(1)) {
+                    let count = bytes.len() / self.row_bytes;
+                    let (codes, scales, offsets) = decoded.first(*layout, count);
+                    quant::decode_codes(tensor.ty, bytes, codes, scales, offsets).map_err(format)?;
+                    finite &= decoded.append_to(packed, *layout).is_ok();
+                }
             }
             Data::Float(packed) => {
                 values.resize(rows * columns, 0.0);
                 quant::dequantize(tensor.ty, bytes, values).map_err(format)?;
                 interleave_floats(packed, columns, values);
-                all_finite(values)
+                finite = all_finite(values);
             }
-        };
+        }
         source.release(offset, len);
         if finite { Ok(()) } else { Err(Error::NotFinite { tensor: tensor.name.clone(), row: first }) }
     }
+}
+
+/// What follows from a tensor's shape and type.
+struct Shape {
+    rows: usize,
+    columns: usize,
+    /// Of the source.
+    row_bytes: usize,
+    /// Of the packed matrix.
+    bytes: usize,
+    /// Of a coded matrix.
+    layout: Option<Layout>,
+}
+
+impl Shape {
+    fn of(tensor: &TensorInfo, precision: Precision, residency: Residency) -> Result<Self, Error> {
+        let name = || tensor.name.clone();
+        let &[columns, rows] = tensor.shape.as_slice() else {
+            return Err(Error::NotAMatrix { tensor: name(), dimensions: tensor.shape.len() });
+        };
+        if !quant::supports(tensor.ty) {
+            return Err(Error::Unsupported { tensor: name(), ty: tensor.ty });
+        }
+        let coded = quant::supports_codes(tensor.ty)
+            && quant::group_len(tensor.ty) == COLUMNS
+            && precision == Precision::Quantized;
+        let shape = || {
+            let (rows, columns) = (usize::try_from(rows).ok()?, usize::try_from(columns).ok()?);
+            let layout = coded.then(|| layout(tensor.ty, columns, residency));
+            let row_group = match layout {
+                Some(layout) => layout.row_group_bytes(),
+                None => columns.checked_mul(4 * ROWS)?,
+            };
+            let row_bytes = (columns / tensor.ty.block_elements()).checked_mul(tensor.ty.block_bytes())?;
+            let bytes = rows.div_ceil(ROWS).checked_mul(row_group)?;
+            (bytes <= isize::MAX as usize).then_some(Self { rows, columns, row_bytes, bytes, layout })
+        };
+        shape().ok_or_else(|| Error::TooLarge { tensor: name(), rows, columns })
+    }
+}
+
+fn layout(ty: GgmlType, columns: usize, residency: Residency) -> Layout {
+    let nibbles = residency == Residency::Compact && quant::has_four_bit_codes(ty);
+    let width = if nibbles { Width::Nibble } else { Width::Byte };
+    Layout { groups: columns / COLUMNS, has_offsets: quant::has_offset(ty), width }
 }

@@ -38,9 +38,20 @@ fn tensor(ty: GgmlType, rows: usize) -> (TensorInfo, Vec<u8>, Vec<f32>) {
 }
 
 fn pack(info: &TensorInfo, precision: Precision, source: &dyn ByteSource) -> Result<Matrix, Error> {
-    let mut packer = Packer::new(info, precision)?;
+    pack_as(info, precision, Residency::Wide, source)
+}
+
+fn pack_as(
+    info: &TensorInfo,
+    precision: Precision,
+    residency: Residency,
+    source: &dyn ByteSource,
+) -> Result<Matrix, Error> {
+    let mut packer = Packer::new(info, precision, residency)?;
     while !packer.step(source)? {}
-    Ok(packer.finish().unwrap())
+    let matrix = packer.finish().unwrap();
+    assert_eq!(matrix.bytes() as u64, Packer::packed_bytes(info, precision, residency)?);
+    Ok(matrix)
 }
 
 fn values(matrix: &Matrix) -> Vec<f32> {
@@ -69,6 +80,10 @@ fn every_format_keeps_its_values_in_both_precisions_and_from_any_source() {
                 let found = values(&matrix);
                 assert!(found == exact || matrix.is_coded() && agree(ty, &found, &exact), "{ty} {rows} {precision:?}");
                 assert_eq!(values(&pack(&info, precision, &Remote(bytes.clone())).unwrap()), found);
+                let compact = pack_as(&info, precision, Residency::Compact, &bytes).unwrap();
+                assert_eq!(values(&compact), found, "{ty} {rows} {precision:?} compact");
+                let is_smaller = matrix.is_coded() && quant::has_four_bit_codes(ty);
+                assert_eq!(compact.bytes() < matrix.bytes(), is_smaller, "{ty}");
             }
         }
     }
@@ -77,7 +92,7 @@ fn every_format_keeps_its_values_in_both_precisions_and_from_any_source() {
 #[test]
 fn takes_no_more_memory_than_announced_and_works_in_steps() {
     let (info, bytes, _) = tensor(GgmlType::Q4_1, 16_384);
-    let mut packer = Packer::new(&info, Precision::Quantized).unwrap();
+    let mut packer = Packer::new(&info, Precision::Quantized, Residency::Wide).unwrap();
     let mut steps = 1;
     while !packer.step(&bytes).unwrap() {
         steps += 1;
@@ -85,7 +100,7 @@ fn takes_no_more_memory_than_announced_and_works_in_steps() {
     assert_eq!(packer.source_bytes(), info.bytes);
     assert!(steps > 3, "{steps}");
     assert_eq!(packer.finish().unwrap().bytes(), 16_384 / 8 * (2 * 288 + 64));
-    assert!(Packer::new(&info, Precision::Quantized).unwrap().finish().is_none());
+    assert!(Packer::new(&info, Precision::Quantized, Residency::Wide).unwrap().finish().is_none());
 }
 
 #[test]

@@ -126,6 +126,11 @@ pub fn group_len(ty: GgmlType) -> usize {
     if matches!(ty, GgmlType::Q2_K | GgmlType::Q3_K | GgmlType::Q6_K) { HALF_GROUP } else { GROUP }
 }
 
+/// Whether all codes of this type are from -8 to 7.
+pub fn has_four_bit_codes(ty: GgmlType) -> bool {
+    matches!(ty, GgmlType::Q4_0 | GgmlType::Q4_1 | GgmlType::Q4_K | GgmlType::TQ1_0 | GgmlType::TQ2_0)
+}
+
 /// Decodes blocks to centred codes, scales and offsets.
 ///
 /// `bytes` holds whole blocks; `codes` takes one code per weight in their order, `scales` one scale for each

@@ -75,9 +75,9 @@ impl Args {
 
     /// The model's shape.
     fn config(&self) -> Result<Config> {
-        let path = self.model.model.display();
+        let path = self.model.file.model.display();
         let mut file = File::read(&self.model.open()?).with_context(|| format!("cannot read {path}"))?;
-        for (key, value) in &self.model.override_kv {
+        for (key, value) in &self.model.file.override_kv {
             file.metadata_mut().insert(key, value.clone());
         }
         Config::from_gguf(&file).with_context(|| format!("cannot read {path}"))

@@ -23,6 +23,7 @@ struct Report<'a> {
     prompt_tokens: usize,
     generate_tokens: usize,
     weights_per_token: u64,
+    residency: String,
     packed_bytes: u64,
     instructions_per_prompt_token: u64,
     instructions_per_generated_token: u64,
@@ -50,6 +51,7 @@ impl Args {
             prompt_tokens: prompt.prompt_tokens,
             generate_tokens: generation.tokens.len(),
             weights_per_token: model.weights_per_token,
+            residency: model.residency,
             packed_bytes: model.packed_bytes,
             instructions_per_prompt_token: prompt.instructions / prompt.prompt_tokens.max(1) as u64,
             instructions_per_generated_token: per_token,
@@ -86,7 +88,7 @@ impl Args {
         }
         let findings = record.compare(&figures);
         let renewal =
-            format!("icllama bench {} --backend shim --record {}", self.model.model.display(), path.display());
+            format!("icllama bench {} --backend shim --record {}", self.model.file.model.display(), path.display());
         if !findings.better.is_empty() {
             let lines = findings.better.join("\n  ");
             note(&format!("better than {} knows; please renew it ({renewal}):\n  {lines}", path.display()));

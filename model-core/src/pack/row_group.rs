@@ -1,0 +1,129 @@
+//! Decoded rows to the row groups of [`super::layout`].
+
+use core::mem::MaybeUninit;
+
+use super::layout::{COLUMNS, HIGH_SCALE, Layout, OFFSET_LIMIT, OFFSET_PAIR_BYTES, ROWS, SECTION, Section, Width};
+use crate::kernels::{NonFinite, quantize_into};
+use crate::math::all_finite;
+
+/// Rows in half a row group: as many pairs of rows share bytes in blocks of nibbles.
+const HALF: usize = ROWS / 2;
+
+/// Eight decoded rows, row-major.
+#[derive(Debug, Default)]
+pub(super) struct Rows {
+    /// `[8][32 * groups]`
+    codes: Vec<i8>,
+    /// `[8][groups]`
+    scales: Vec<f32>,
+    /// `[8][groups]`, empty for formats without offsets.
+    offsets: Vec<f32>,
+}
+
+impl Rows {
+    /// Codes, scales and offsets of the first `rows` rows, to be written. The others are zero.
+    pub fn first(&mut self, layout: Layout, rows: usize) -> (&mut [i8], &mut [f32], &mut [f32]) {
+        let groups = layout.groups;
+        let offset_groups = if layout.has_offsets { groups } else { 0 };
+        (
+            first_rows(&mut self.codes, COLUMNS * groups, rows),
+            first_rows(&mut self.scales, groups, rows),
+            first_rows(&mut self.offsets, offset_groups, rows),
+        )
+    }
+
+    /// Appends the rows as a row group to `packed`, which has room for it.
+    ///
+    /// # Errors
+    /// A scale or an offset is infinite or NaN.
+    pub fn append_to(&self, packed: &mut Vec<u8>, layout: Layout) -> Result<(), NonFinite> {
+        let size = layout.row_group_bytes();
+        let (strip, blocks) = packed.spare_capacity_mut()[..size].split_at_mut(layout.strip_bytes());
+        for (group, block) in blocks.chunks_exact_mut(layout.width.block_bytes()).enumerate() {
+            self.write_block(block, layout, group);
+        }
+        for section in layout.sections() {
+            self.write_section(&mut strip[section.at..section.end()], layout.groups, section)?;
+        }
+        // SAFETY: the room was there, and the blocks and sections, of which a row group consists, have been written.
+        unsafe { packed.set_len(packed.len() + size) };
+        if all_finite(&self.scales) { Ok(()) } else { Err(NonFinite) }
+    }
+
+    /// Writes all bytes of a block.
+    #[inline(always)]
+    fn write_block(&self, out: &mut [MaybeUninit<u8>], layout: Layout, group: usize) {
+        let codes = self.codes.as_chunks::<COLUMNS>().0;
+        let codes: [&[i8; COLUMNS]; ROWS] = core::array::from_fn(|row| &codes[row * layout.groups + group]);
+        let scales: [f32; ROWS] = core::array::from_fn(|row| self.scales[row * layout.groups + group]);
+        match layout.width {
+            Width::Byte => {
+                let (codes_out, scales_out) = out.split_at_mut(Width::Byte.code_bytes());
+                write_codes(codes_out, codes);
+                write_floats(scales_out, scales);
+            }
+            Width::Nibble => {
+                let (codes_out, scales_out) = out.split_at_mut(Width::Nibble.code_bytes());
+                write_codes(codes_out, two_to_a_byte(codes).each_ref());
+                let factor = |row| if row < HALF { 1.0 } else { HIGH_SCALE };
+                write_floats(scales_out, core::array::from_fn(|row| scales[row] * factor(row)));
+            }
+        }
+    }
+
+    /// Writes all bytes of a section of the offset strip.
+    fn write_section(&self, out: &mut [MaybeUninit<u8>], groups: usize, section: Section) -> Result<(), NonFinite> {
+        let (codes_out, scales_out) = out.split_at_mut(section.pairs * OFFSET_PAIR_BYTES);
+        let mut scales = [0.0; ROWS];
+        for (lane, (offsets, scale)) in self.offsets.chunks_exact(groups).zip(&mut scales).enumerate() {
+            let mut codes = [0; SECTION];
+            let offsets = &offsets[section.first..groups.min(section.first + SECTION)];
+            *scale = quantize_into(offsets, OFFSET_LIMIT, &mut codes)?;
+            let pairs = codes_out.as_chunks_mut::<4>().0.chunks_exact_mut(ROWS);
+            for (pair, codes) in pairs.zip(codes.as_chunks::<2>().0) {
+                let [[a, b], [c, d]] = codes.map(i16::to_le_bytes);
+                pair[lane] = [a, b, c, d].map(MaybeUninit::new);
+            }
+        }
+        write_floats(scales_out, scales);
+        Ok(())
+    }
+}
+
+/// Gives `buffer` eight rows of `len` values and returns the first `rows` of them; the others are zero.
+fn first_rows<T: Clone + Default>(buffer: &mut Vec<T>, len: usize, rows: usize) -> &mut [T] {
+    buffer.resize(ROWS * len, T::default());
+    let (first, rest) = buffer.split_at_mut(rows * len);
+    rest.fill(T::default());
+    first
+}
+
+/// Writes `[column pair][row][2]`.
+#[inline(always)]
+fn write_codes<const N: usize>(out: &mut [MaybeUninit<u8>], rows: [&[i8; COLUMNS]; N]) {
+    let rows = rows.map(|row| row.as_chunks::<2>().0);
+    for (pair, out) in out.as_chunks_mut::<2>().0.as_chunks_mut::<N>().0.iter_mut().enumerate() {
+        for (out, row) in out.iter_mut().zip(rows) {
+            *out = row[pair].map(|code| MaybeUninit::new(code as u8));
+        }
+    }
+}
+
+/// `(code + 8) | code' << 4` of each row of the first half and its partner in the second.
+#[inline(always)]
+fn two_to_a_byte(codes: [&[i8; COLUMNS]; ROWS]) -> [[i8; COLUMNS]; HALF] {
+    let mut bytes = [[0; COLUMNS]; HALF];
+    for (row, bytes) in bytes.iter_mut().enumerate() {
+        for (column, byte) in bytes.iter_mut().enumerate() {
+            *byte = (codes[row][column] + 8) | codes[row + HALF][column] << 4;
+        }
+    }
+    bytes
+}
+
+#[inline(always)]
+fn write_floats(out: &mut [MaybeUninit<u8>], values: [f32; ROWS]) {
+    for (out, value) in out.as_chunks_mut::<4>().0.iter_mut().zip(values) {
+        *out = value.to_le_bytes().map(MaybeUninit::new);
+    }
+}

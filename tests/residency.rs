@@ -1,0 +1,100 @@
+//! Weights that are kept wide or compact in the canister's heap: the bits of answers are the same, the operator's choice
+//! takes effect at the next load, and the automatic one goes by the room and the length of calls.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failure is a failed test")]
+
+use canister::api::*;
+use end_to_end::{Icllama, Native, ask, full, tiny};
+use model_core::fixtures::TinyLlama;
+use model_core::gguf::GgmlType;
+use model_core::kernels::Kernel;
+
+/// Heap that the canister keeps for other things than weights and caches.
+const WORKING_BYTES: u64 = 128 << 20;
+const CACHE_BYTES: u64 = 1 << 20;
+
+fn model(ty: GgmlType) -> Vec<u8> {
+    TinyLlama { ty, ..tiny(31) }.build()
+}
+
+fn with(residency: Residency) -> ConfigUpdate {
+    ConfigUpdate { residency: Some(residency), ..ConfigUpdate::default() }
+}
+
+/// Settings that leave `weight_bytes` for weights.
+fn room_for(weight_bytes: u64) -> ConfigUpdate {
+    let max_heap_bytes = Some(WORKING_BYTES + CACHE_BYTES + weight_bytes);
+    ConfigUpdate { max_heap_bytes, cache_heap_bytes: Some(CACHE_BYTES), ..ConfigUpdate::default() }
+}
+
+fn kept(icllama: &mut Icllama) -> (String, u64) {
+    let info = icllama.model_status().serving.unwrap();
+    (info.residency, info.packed_bytes)
+}
+
+/// Sets `config` and has the model loaded again.
+fn reload(icllama: &mut Icllama, config: ConfigUpdate) {
+    icllama.config_set(config).unwrap();
+    icllama.upgrade();
+    icllama.wait_until_ready();
+}
+
+#[test]
+fn a_session_goes_on_with_the_same_bits_when_the_residency_is_switched() {
+    for ty in [GgmlType::Q4_0, GgmlType::Q4_1] {
+        let file = model(ty);
+        let question = ask("hello the world: 1 + 1 = 2, ça va?", 12);
+        let (expected, logits) = Native::load(&file, Kernel::SCALAR, 1).generate(&question);
+        for mut icllama in Icllama::everywhere(with(Residency::Wide)) {
+            icllama.serve("model", &file);
+            assert_eq!(icllama.generate(&question, &mut full), expected, "{ty} wide");
+            let session_id = icllama.session_create(question.clone()).unwrap().session_id;
+            let some = SessionAdvanceArg { session_id, max_instructions: None, max_tokens: Some(5), profile: None };
+            icllama.session_advance(some).unwrap();
+            let (residency, wide_bytes) = kept(&mut icllama);
+            icllama.config_set(with(Residency::Compact)).unwrap();
+            assert_eq!((residency.as_str(), kept(&mut icllama).0.as_str()), ("wide", "wide"));
+            reload(&mut icllama, with(Residency::Compact));
+            let (residency, compact_bytes) = kept(&mut icllama);
+            assert_eq!(residency, "compact");
+            assert!(10 * compact_bytes < 7 * wide_bytes, "{compact_bytes} {wide_bytes}");
+            icllama.finish(session_id, &mut full);
+            assert_eq!(icllama.generation(session_id), expected, "{ty} wide, then compact");
+            assert_eq!(icllama.logits(session_id), logits);
+            assert_eq!(icllama.generate(&question, &mut full), expected, "{ty} compact");
+        }
+    }
+}
+
+#[test]
+fn the_automatic_choice_goes_by_room_and_calls() {
+    let file = model(GgmlType::Q4_0);
+    for mut icllama in Icllama::everywhere(ConfigUpdate::default()) {
+        icllama.serve("model", &file);
+        let (residency, wide_bytes) = kept(&mut icllama);
+        assert_eq!(residency, "wide");
+        reload(&mut icllama, ConfigUpdate { max_instructions: Some(1_000), ..ConfigUpdate::default() });
+        let (residency, compact_bytes) = kept(&mut icllama);
+        assert_eq!(residency, "compact");
+        let long_calls = ConfigUpdate { max_instructions: Some(1_000_000_000), ..ConfigUpdate::default() };
+        icllama.config_set(long_calls).unwrap();
+        // The sizes leave norms aside, which are few.
+        reload(&mut icllama, room_for(wide_bytes + 65_536));
+        assert_eq!(kept(&mut icllama), ("wide".into(), wide_bytes));
+        reload(&mut icllama, room_for((wide_bytes + compact_bytes) / 2));
+        assert_eq!(kept(&mut icllama), ("compact".into(), compact_bytes));
+    }
+}
+
+#[test]
+fn a_model_without_room_is_refused_with_the_numbers_until_there_is_room() {
+    let file = model(GgmlType::Q4_0);
+    for mut icllama in Icllama::everywhere(room_for(1_000)) {
+        icllama.store("model", &file);
+        icllama.wait_until("the model is refused", |icllama| icllama.model_status().rejected.is_some());
+        let message = icllama.model_status().rejected.unwrap().message;
+        assert!(message.contains("may take 1000;") && message.contains("compact"), "{message}");
+        icllama.config_set(room_for(100 << 20)).unwrap();
+        icllama.serve("model", &file);
+        assert_eq!(kept(&mut icllama).0, "wide");
+    }
+}
