@@ -16,11 +16,12 @@ fn record(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../bench/record").join(format!("{name}.tsv"))
 }
 
-/// Compares the record with what is measured now, or renews it.
-fn holds(name: &str, model: &str) {
+/// Compares the record with what is measured now, in that residency, or renews it.
+fn holds(name: &str, model: &str, residency: &str) {
     let record = record(name);
     let verb = if std::env::var_os("ICLLAMA_UPDATE").is_some() { "--record" } else { "--check" };
-    let output = icllama(&["bench", model, "--backend", "shim", verb, record.to_str().unwrap()]);
+    let output =
+        icllama(&["bench", model, "--backend", "shim", "--residency", residency, verb, record.to_str().unwrap()]);
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{name}: {told}\nall records: scripts/bench-record.sh");
     // Not with `eprintln`, which would be kept from sight while the test passes.
@@ -46,7 +47,7 @@ fn small(ty: GgmlType) -> TinyLlama {
 }
 
 fn small_holds(name: &str, ty: GgmlType) {
-    holds(name, &Tiny::new(&small(ty)).path());
+    holds(name, &Tiny::new(&small(ty)).path(), "auto");
 }
 
 #[test]
@@ -69,12 +70,21 @@ fn of_a_small_model_with_float_weights() {
     small_holds("small-f16", GgmlType::F16);
 }
 
-#[test]
-fn of_the_demo_model() {
+fn demo_model() -> String {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models");
     let model =
         std::env::var_os("ICLLAMA_MODEL").map_or_else(|| folder.join("SmolLM2-135M-Instruct.Q4_1.gguf"), PathBuf::from);
-    holds("smollm2-135m-instruct-q4_1", model.to_str().unwrap());
+    model.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn of_the_demo_model() {
+    holds("smollm2-135m-instruct-q4_1", &demo_model(), "auto");
+}
+
+#[test]
+fn of_the_demo_model_held_compact() {
+    holds("smollm2-135m-instruct-q4_1-compact", &demo_model(), "compact");
 }
 
 #[test]

@@ -87,8 +87,10 @@ impl Args {
             return record.write(path);
         }
         let findings = record.compare(&figures);
-        let renewal =
-            format!("icllama bench {} --backend shim --record {}", self.model.file.model.display(), path.display());
+        let model = self.model.file.model.display();
+        let residency = self.model.residency.residency().map(|residency| format!(" --residency {}", residency.name()));
+        let residency = residency.unwrap_or_default();
+        let renewal = format!("icllama bench {model} --backend shim{residency} --record {}", path.display());
         if !findings.better.is_empty() {
             let lines = findings.better.join("\n  ");
             note(&format!("better than {} knows; please renew it ({renewal}):\n  {lines}", path.display()));
