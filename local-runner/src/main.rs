@@ -2,10 +2,13 @@
 
 mod backend;
 mod commands;
+mod interrupt;
 mod model_file;
+mod new_file;
 mod options;
 mod output;
 mod progress;
+mod quantize;
 
 use std::process::ExitCode;
 
@@ -33,6 +36,7 @@ enum Command {
     Run(Box<commands::run::Args>),
     Tokenize(commands::tokenize::Args),
     Inspect(commands::inspect::Args),
+    Quantize(commands::quantize::Args),
     Logits(commands::logits::Args),
     Perplexity(commands::perplexity::Args),
     Parity(commands::parity::Args),
@@ -58,6 +62,7 @@ fn dispatch(command: Command, output: Output) -> Result<()> {
         Command::Run(args) => args.exec(output),
         Command::Tokenize(args) => args.exec(output),
         Command::Inspect(args) => args.exec(output),
+        Command::Quantize(args) => args.exec(output),
         Command::Logits(args) => args.exec(output),
         Command::Perplexity(args) => args.exec(output),
         Command::Parity(args) => args.exec(output),

@@ -6,6 +6,7 @@ pub mod inspect;
 pub mod logits;
 pub mod parity;
 pub mod perplexity;
+pub mod quantize;
 pub mod run;
 pub mod shim;
 pub mod tokenize;

@@ -1,10 +1,14 @@
-//! Every metadata key that is read, named once. Keys of an architecture are functions of its name
+//! Every metadata key that is read or written, named once. Keys of an architecture are functions of its name
 //! (`general.architecture`). Source: the GGUF specification and llama.cpp's `LLM_KV_NAMES`.
 
 /// Name of the architecture, such as `llama`; the prefix of its own keys.
 pub const ARCHITECTURE: &str = "general.architecture";
 /// Alignment of the tensor data in bytes, 32 if absent.
 pub const ALIGNMENT: &str = "general.alignment";
+/// What most tensors of the file are quantized to, as a number of llama.cpp's `llama_ftype`.
+pub const FILE_TYPE: &str = "general.file_type";
+/// Version of the block formats, 2 since their scales are half floats.
+pub const QUANTIZATION_VERSION: &str = "general.quantization_version";
 /// Name of the model for people.
 pub const NAME: &str = "general.name";
 

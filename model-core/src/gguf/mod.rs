@@ -1,4 +1,5 @@
-//! Reader for the GGUF container, versions 2 and 3, little-endian: typed metadata and a checked tensor table.
+//! Reader (and, in `write`, writer) for the GGUF container, versions 2 and 3, little-endian: typed metadata and a checked
+//! tensor table.
 //! Knows nothing of models, tokenizers or the insides of quantized blocks.
 //!
 //! Input is untrusted: every length is compared with the bytes left before anything is allocated, and every
@@ -19,6 +20,7 @@ mod reader;
 mod tensor;
 mod types;
 mod value;
+pub mod write;
 
 use std::collections::BTreeMap;
 
@@ -48,7 +50,7 @@ pub const MAX_TENSOR_NAME_BYTES: u64 = 64;
 /// Alignment of the tensor data if the file does not say.
 pub const DEFAULT_ALIGNMENT: u64 = 32;
 
-const MAGIC: [u8; 4] = *b"GGUF";
+pub(crate) const MAGIC: [u8; 4] = *b"GGUF";
 /// Smallest metadata entry: an empty key, the type and one byte of value.
 const MIN_METADATA_BYTES: u64 = 8 + 4 + 1;
 /// Smallest tensor entry: an empty name, one dimension.

@@ -47,7 +47,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Result<TensorInfo, Error> {
 }
 
 /// Length in bytes of a tensor of this shape.
-fn byte_len(name: &str, shape: &[u64], ty: GgmlType) -> Result<u64, Error> {
+pub(super) fn byte_len(name: &str, shape: &[u64], ty: GgmlType) -> Result<u64, Error> {
     let name = || name.to_owned();
     if let Some(axis) = shape.iter().position(|&len| len == 0) {
         return Err(Error::ZeroDimension { name: name(), axis });

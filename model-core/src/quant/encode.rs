@@ -20,18 +20,20 @@ pub fn quantize(ty: GgmlType, x: &[f32]) -> Result<Vec<u8>, Error> {
     if let Some(index) = x.iter().position(|value| supports_codes(ty) && !value.is_finite()) {
         return Err(Error::NotFinite { ty, index });
     }
-    let groups = x.as_chunks::<GROUP>().0.iter();
-    Ok(match ty {
-        GgmlType::F32 => x.iter().flat_map(|value| value.to_le_bytes()).collect(),
-        GgmlType::F16 => x.iter().flat_map(|value| f16::from_f32(*value).to_le_bytes()).collect(),
-        GgmlType::BF16 => x.iter().flat_map(|value| bf16::from_f32(*value).to_le_bytes()).collect(),
-        GgmlType::Q8_0 => groups.flat_map(q8_0).collect(),
-        GgmlType::Q4_0 => groups.flat_map(symmetric::<4>).collect(),
-        GgmlType::Q4_1 => groups.flat_map(affine::<4>).collect(),
-        GgmlType::Q5_0 => groups.flat_map(symmetric::<5>).collect(),
-        GgmlType::Q5_1 => groups.flat_map(affine::<5>).collect(),
+    let mut out = Vec::with_capacity(x.len() / block * ty.block_bytes());
+    let encode: fn(&[f32; GROUP], &mut Vec<u8>) = match ty {
+        GgmlType::F32 => return Ok(x.iter().flat_map(|value| value.to_le_bytes()).collect()),
+        GgmlType::F16 => return Ok(x.iter().flat_map(|value| f16::from_f32(*value).to_le_bytes()).collect()),
+        GgmlType::BF16 => return Ok(x.iter().flat_map(|value| bf16::from_f32(*value).to_le_bytes()).collect()),
+        GgmlType::Q8_0 => q8_0,
+        GgmlType::Q4_0 => symmetric::<4>,
+        GgmlType::Q4_1 => affine::<4>,
+        GgmlType::Q5_0 => symmetric::<5>,
+        GgmlType::Q5_1 => affine::<5>,
         _ => return Err(Error::Unsupported { ty, operation: Operation::Encode }),
-    })
+    };
+    x.as_chunks::<GROUP>().0.iter().for_each(|group| encode(group, &mut out));
+    Ok(out)
 }
 
 /// 1 / d, and 0 for a group of equal (or all zero) weights.
@@ -43,31 +45,34 @@ fn half_bytes(value: f32) -> [u8; 2] {
     f16::from_f32(value).to_le_bytes()
 }
 
-fn q8_0(x: &[f32; GROUP]) -> Vec<u8> {
+fn q8_0(x: &[f32; GROUP], out: &mut Vec<u8>) {
     let d = x.iter().fold(0f32, |most, value| most.max(value.abs())) / 127.0;
     let inverse = inverse(d);
-    let codes = x.iter().map(|value| (value * inverse).round() as i8 as u8); // round: ties away from zero, as roundf
-    half_bytes(d).into_iter().chain(codes).collect()
+    out.extend(half_bytes(d));
+    out.extend(x.map(|value| (value * inverse).round() as i8 as u8)); // round: ties away from zero, as roundf
 }
 
 /// Q4_0, Q5_0: the value of greatest magnitude gets the code `-2^(BITS-1)`.
-fn symmetric<const BITS: u32>(x: &[f32; GROUP]) -> Vec<u8> {
+fn symmetric<const BITS: u32>(x: &[f32; GROUP], out: &mut Vec<u8>) {
     let bias = (1 << (BITS - 1)) as f32;
     let extreme = x.iter().fold(0f32, |extreme, &value| if value.abs() > extreme.abs() { value } else { extreme });
     let d = extreme / -bias;
     let inverse = inverse(d);
     let codes = x.map(|value| code::<BITS>(value * inverse + (bias + 0.5)));
-    [half_bytes(d).as_slice(), &fifth_bits::<BITS>(&codes), &nibbles(&codes)].concat()
+    out.extend(half_bytes(d));
+    put_codes::<BITS>(&codes, out);
 }
 
 /// Q4_1, Q5_1: the codes span the range from the least to the greatest value.
-fn affine<const BITS: u32>(x: &[f32; GROUP]) -> Vec<u8> {
+fn affine<const BITS: u32>(x: &[f32; GROUP], out: &mut Vec<u8>) {
     let least = x.iter().copied().fold(f32::INFINITY, f32::min);
     let greatest = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let d = (greatest - least) / ((1 << BITS) - 1) as f32;
     let inverse = inverse(d);
     let codes = x.map(|value| code::<BITS>((value - least) * inverse + 0.5));
-    [half_bytes(d).as_slice(), &half_bytes(least), &fifth_bits::<BITS>(&codes), &nibbles(&codes)].concat()
+    out.extend(half_bytes(d));
+    out.extend(half_bytes(least));
+    put_codes::<BITS>(&codes, out);
 }
 
 /// Truncates to an integer of `BITS` bits.
@@ -75,16 +80,13 @@ fn code<const BITS: u32>(value: f32) -> u8 {
     (value as u8).min((1 << BITS) - 1)
 }
 
-/// Low four bits of the codes: the first 16 in the low nibbles, the last 16 in the high ones.
-fn nibbles(codes: &[u8; GROUP]) -> [u8; GROUP / 2] {
-    std::array::from_fn(|i| (codes[i] & 0x0f) | (codes[i + GROUP / 2] << 4))
-}
-
-/// Bit 4 of each code in one little-endian number; nothing for 4-bit formats.
-fn fifth_bits<const BITS: u32>(codes: &[u8; GROUP]) -> Vec<u8> {
-    if BITS == 4 {
-        return Vec::new();
+/// With five bits, bit 4 of each code in one little-endian number. Then the low four bits of the codes: the first 16 in
+/// the low nibbles, the last 16 in the high ones.
+fn put_codes<const BITS: u32>(codes: &[u8; GROUP], out: &mut Vec<u8>) {
+    if BITS == 5 {
+        let bits = codes.iter().enumerate().fold(0u32, |bits, (i, code)| bits | (u32::from(code >> 4) << i));
+        out.extend(bits.to_le_bytes());
     }
-    let bits = codes.iter().enumerate().fold(0u32, |bits, (i, code)| bits | (u32::from(code >> 4) << i));
-    bits.to_le_bytes().to_vec()
+    let (low, high) = codes.split_at(GROUP / 2);
+    out.extend(low.iter().zip(high).map(|(low, high)| (low & 0x0f) | (high << 4)));
 }
