@@ -2,6 +2,7 @@
 
 mod backend;
 mod commands;
+mod hub;
 mod interrupt;
 mod model_file;
 mod new_file;

@@ -1,11 +1,14 @@
 //! Groups of command line options that several commands share, and what they mean for the model. Knows
 //! nothing of backends.
 
+use std::borrow::Cow;
+use std::fmt;
 use std::fs;
 use std::io::{self, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use model_core::gguf::Value;
 use model_core::kernels::Kernel;
@@ -13,13 +16,59 @@ use model_core::model::LoadOptions;
 use model_core::pack::Residency;
 use model_core::sample::Sampling;
 
+use crate::hub::HubFile;
 use crate::model_file::{LoadMode, ModelFile};
+
+/// What the user calls a model file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ModelName {
+    /// A path.
+    Path(PathBuf),
+    /// A file of the hub.
+    Hub(HubFile),
+}
+
+impl ModelName {
+    /// Where the file is; fetches it if need be.
+    pub fn path(&self) -> Result<PathBuf> {
+        match self {
+            Self::Path(path) => Ok(path.clone()),
+            Self::Hub(file) => Ok(file.fetch()?),
+        }
+    }
+
+    /// Last part of the name.
+    pub fn file_name(&self) -> Cow<'_, str> {
+        match self {
+            Self::Path(path) => path.file_name().unwrap_or_default().to_string_lossy(),
+            Self::Hub(file) => file.file_name().into(),
+        }
+    }
+}
+
+impl fmt::Display for ModelName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Path(path) => path.display().fmt(f),
+            Self::Hub(file) => file.fmt(f),
+        }
+    }
+}
+
+/// Reads [`ModelName`]s from the command line.
+pub fn model_name() -> impl TypedValueParser<Value = ModelName> {
+    PathBufValueParser::new().try_map(|path| match path.to_str().and_then(HubFile::parse) {
+        Some(file) => file.map(ModelName::Hub),
+        None => Ok(ModelName::Path(path)),
+    })
+}
 
 /// The model file and how it is read.
 #[derive(Debug, Args)]
 pub struct FileArgs {
-    /// Model file (GGUF).
-    pub model: PathBuf,
+    /// Model file (GGUF), or hf:OWNER/REPO/FILE.gguf[@REVISION] to fetch it from the Hugging Face hub.
+    #[arg(value_parser = model_name())]
+    pub model: ModelName,
     /// Map the file, or read it into the heap first.
     #[arg(long, value_enum, default_value = "mmap")]
     pub load: LoadMode,
@@ -32,9 +81,9 @@ pub struct FileArgs {
 }
 
 impl FileArgs {
-    /// Opens the model file.
+    /// Opens the model file, which is fetched before if it is on the hub.
     pub fn open(&self) -> Result<ModelFile> {
-        Ok(ModelFile::open(&self.model, self.load)?)
+        Ok(ModelFile::open(&self.model.path()?, self.load)?)
     }
 }
 

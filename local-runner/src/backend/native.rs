@@ -33,7 +33,7 @@ impl NativeBackend {
         let start = Instant::now();
         let source = model.open()?;
         let mut backend = Self::from_source(&source, options, native.thread_count())
-            .with_context(|| format!("cannot load {}", model.file.model.display()))?;
+            .with_context(|| format!("cannot load {}", model.file.model))?;
         backend.load = start.elapsed();
         Ok(backend)
     }

@@ -58,7 +58,7 @@ impl ShimBackend {
     pub fn install(model: &ModelArgs, shim: &ShimArgs, output: Output) -> Result<Self> {
         let wasm_path = shim.wasm_path()?;
         let source = model.open()?;
-        let name = model.file.model.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = model.file.model.file_name().into_owned();
         let plan = Plan {
             max_instructions: shim.max_instructions.into_iter().collect(),
             tokens_per_call: shim.tokens_per_call,

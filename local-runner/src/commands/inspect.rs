@@ -44,7 +44,7 @@ impl Args {
     /// Runs the command.
     pub fn exec(self, output: Output) -> Result<()> {
         let source = self.model.open()?;
-        let mut file = File::read(&source).with_context(|| format!("cannot read {}", self.model.model.display()))?;
+        let mut file = File::read(&source).with_context(|| format!("cannot read {}", self.model.model))?;
         for (key, value) in &self.model.override_kv {
             file.metadata_mut().insert(key, value.clone());
         }

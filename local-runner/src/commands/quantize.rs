@@ -11,6 +11,7 @@ use serde::Serialize;
 use crate::interrupt::{Interrupts, Watched};
 use crate::model_file::{LoadMode, ModelFile};
 use crate::new_file::{NewFile, is_same_file};
+use crate::options::{ModelName, model_name};
 use crate::output::{Output, byte_size};
 use crate::progress::Progress;
 use crate::quantize::plan::{self, Request, parse_type};
@@ -24,8 +25,9 @@ use crate::quantize::stream::{self, Watch};
 /// becomes F16. Blocks are those of GGML's reference quantizers, without an importance matrix. llama.cpp reads the file.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Model file (GGUF) with F32, F16 or BF16 tensors.
-    input: PathBuf,
+    /// Model file (GGUF) with F32, F16 or BF16 tensors, or hf:OWNER/REPO/FILE.gguf[@REVISION] to fetch it.
+    #[arg(value_parser = model_name())]
+    input: ModelName,
     /// File to write; it appears when it is whole.
     output: PathBuf,
     /// Type of the matrices: F32, F16, BF16, Q8_0, Q5_1, Q5_0, Q4_1 or Q4_0.
@@ -65,11 +67,12 @@ struct Conversion {
 impl Args {
     /// Runs the command.
     pub fn exec(self, output: Output) -> Result<()> {
-        if is_same_file(&self.input, &self.output) {
+        let input = self.input.path()?;
+        if is_same_file(&input, &self.output) {
             bail!("{} is the input itself; give the output another name", self.output.display());
         }
-        let source = ModelFile::open(&self.input, LoadMode::Mmap)?;
-        let file = File::read(&source).with_context(|| format!("cannot read {}", self.input.display()))?;
+        let source = ModelFile::open(&input, LoadMode::Mmap)?;
+        let file = File::read(&source).with_context(|| format!("cannot read {}", self.input))?;
         let new = plan::tensors(&file, &self.request())?;
         let layout = Layout::new(&plan::metadata(&file, self.ty), &new)?;
         self.write(&source, &file, &new, &layout)?;

@@ -52,7 +52,7 @@ impl Args {
 
     fn tokenizer(&self) -> Result<Tokenizer> {
         let source = self.model.open()?;
-        let file = File::read(&source).with_context(|| format!("cannot read {}", self.model.model.display()))?;
+        let file = File::read(&source).with_context(|| format!("cannot read {}", self.model.model))?;
         Ok(match self.model.tokenizer.as_deref() {
             Some(path) => Tokenizer::from_json(&read_bytes(path)?, file.metadata())
                 .with_context(|| format!("cannot use {}", path.display()))?,

@@ -75,7 +75,7 @@ impl Args {
 
     /// The model's shape.
     fn config(&self) -> Result<Config> {
-        let path = self.model.file.model.display();
+        let path = &self.model.file.model;
         let mut file = File::read(&self.model.open()?).with_context(|| format!("cannot read {path}"))?;
         for (key, value) in &self.model.file.override_kv {
             file.metadata_mut().insert(key, value.clone());

@@ -87,7 +87,7 @@ impl Args {
             return record.write(path);
         }
         let findings = record.compare(&figures);
-        let model = self.model.file.model.display();
+        let model = &self.model.file.model;
         let residency = self.model.residency.residency().map(|residency| format!(" --residency {}", residency.name()));
         let residency = residency.unwrap_or_default();
         let renewal = format!("icllama bench {model} --backend shim{residency} --record {}", path.display());
