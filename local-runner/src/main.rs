@@ -1,6 +1,7 @@
 //! The `icllama` command: parse, dispatch, exit code.
 
 mod backend;
+mod clock;
 mod commands;
 mod hub;
 mod interrupt;
@@ -10,6 +11,7 @@ mod options;
 mod output;
 mod progress;
 mod quantize;
+mod trace;
 
 use std::process::ExitCode;
 

@@ -15,6 +15,18 @@ pub(crate) fn threads() -> usize {
     1
 }
 
+/// Which of them calls, from 0.
+#[cfg(feature = "rayon")]
+pub(crate) fn thread() -> usize {
+    rayon::current_thread_index().unwrap_or(0)
+}
+
+/// Which of them calls, from 0.
+#[cfg(not(feature = "rayon"))]
+pub(crate) fn thread() -> usize {
+    0
+}
+
 /// Calls `work` with ranges that cover `0..count` exactly once, each of at least `least` where `count` allows.
 #[cfg(feature = "rayon")]
 pub(crate) fn ranges(count: usize, least: usize, work: impl Fn(Range<usize>) + Sync) {

@@ -3,7 +3,8 @@
 //! The counter comes from outside (instructions of a message on the Internet Computer, nanoseconds natively) and means
 //! nothing here. Off, which is the default, a mark is one branch.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
 
 use crate::parallel;
 
@@ -89,6 +90,41 @@ pub struct Spent {
     pub reads: u64,
 }
 
+/// A stretch of work, as a trace shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stretch {
+    /// What was done.
+    pub stage: Stage,
+    /// The layer it belongs to, if any.
+    pub layer: Option<usize>,
+    /// Which thread did it, where threads are told apart: inside of [`Profile::laps`]. `None` for the sequence of all work,
+    /// in which one stretch begins where the one before it ended.
+    pub thread: Option<usize>,
+    /// The counter at its beginning.
+    pub start: u64,
+    /// The counter at its end.
+    pub end: u64,
+}
+
+/// Stretches in the order of their ends.
+#[derive(Debug)]
+struct Log {
+    stretches: Mutex<Vec<Stretch>>,
+    /// The present layer, [`NO_LAYER`] outside of all.
+    layer: AtomicUsize,
+}
+
+const NO_LAYER: usize = usize::MAX;
+
+impl Log {
+    fn add(&self, stage: Stage, thread: Option<usize>, start: u64, end: u64) {
+        let layer = Some(self.layer.load(Relaxed)).filter(|&layer| layer != NO_LAYER);
+        // Nothing panics while it holds the lock; should it, what is there is whole.
+        let mut stretches = self.stretches.lock().unwrap_or_else(PoisonError::into_inner);
+        stretches.push(Stretch { stage, layer, thread, start, end });
+    }
+}
+
 #[derive(Debug)]
 struct Cell {
     count: AtomicU64,
@@ -118,6 +154,8 @@ pub struct Profile {
     /// What laps took since the last mark, and how often they read the counter without attributing it.
     laps: Cell,
     cells: [Cell; STAGES],
+    /// Every stretch of work, if somebody wants to see them all.
+    log: Option<Log>,
 }
 
 /// A profile that is off, for computations that nobody wants to know about.
@@ -138,6 +176,7 @@ impl Profile {
             threads: 1,
             laps: Cell::new(),
             cells: [const { Cell::new() }; STAGES],
+            log: None,
         }
     }
 
@@ -146,6 +185,25 @@ impl Profile {
         let started = counter.map_or(0, |counter| counter());
         let threads = parallel::threads() as u64;
         *self = Self { counter, started, last: AtomicU64::new(started), threads, ..Self::new() };
+    }
+
+    /// As [`Profile::start`], and keeps every stretch of work; they take memory, some hundreds per token.
+    pub fn start_log(&mut self, counter: Counter) {
+        self.start(Some(counter));
+        self.log = Some(Log { stretches: Mutex::default(), layer: AtomicUsize::new(NO_LAYER) });
+    }
+
+    /// The stretches since [`Profile::start_log`], in the order of their ends; none without it.
+    pub fn stretches(&self) -> Vec<Stretch> {
+        let log = self.log.as_ref().map(|log| log.stretches.lock().unwrap_or_else(PoisonError::into_inner));
+        log.map(|stretches| stretches.clone()).unwrap_or_default()
+    }
+
+    /// What follows belongs to this layer, or to none.
+    pub(crate) fn enter(&self, layer: Option<usize>) {
+        if let Some(log) = &self.log {
+            log.layer.store(layer.unwrap_or(NO_LAYER), Relaxed);
+        }
     }
 
     /// The counter at [`Profile::start`] and at the last mark; none if it is off.
@@ -175,7 +233,11 @@ impl Profile {
 
     #[cold]
     fn attribute(&self, stage: Stage, now: u64) {
-        let elapsed = now.saturating_sub(self.last.swap(now, Relaxed));
+        let before = self.last.swap(now, Relaxed);
+        let elapsed = now.saturating_sub(before);
+        if let Some(log) = &self.log {
+            log.add(stage, None, before, now);
+        }
         let cell = &self.cells[stage as usize];
         let laps = &self.laps;
         let rest = elapsed.saturating_sub(laps.count.swap(0, Relaxed));
@@ -212,6 +274,9 @@ impl Laps<'_> {
     #[cold]
     fn attribute(&mut self, stage: Stage, now: u64) {
         let elapsed = now.saturating_sub(self.last) / self.profile.threads;
+        if let Some(log) = &self.profile.log {
+            log.add(stage, Some(parallel::thread()), self.last, now);
+        }
         self.last = now;
         self.profile.laps.count.fetch_add(elapsed, Relaxed);
         self.profile.cells[stage as usize].add(elapsed, 1);
@@ -279,6 +344,36 @@ mod tests {
             [(Stage::Scores, 22, 2), (Stage::Mix, 16, 2), (Stage::Attention, 3 + 2 + 4 + 1, 3)]
         );
         assert_eq!(NOW.get() - started, 22 + 16 + 10);
+    }
+
+    #[test]
+    fn a_log_has_every_stretch_with_its_layer_and_its_thread() {
+        let mut profile = Profile::default();
+        profile.start_log(look);
+        let (started, _) = profile.range().unwrap();
+        work(5);
+        profile.mark(Stage::Embedding);
+        profile.enter(Some(3));
+        let mut laps = profile.laps();
+        work(10);
+        laps.mark(Stage::Scores);
+        profile.mark(Stage::Attention);
+        profile.enter(None);
+        profile.mark(Stage::Cursor);
+        let log = profile.stretches();
+        let of = |stage, layer, thread, start, end| Stretch { stage, layer, thread, start, end };
+        let [first, lap, rest] = [started + 6, started + 18, started + 19];
+        let expected = [
+            of(Stage::Embedding, None, None, started, first),
+            of(Stage::Scores, Some(3), Some(0), first + 1, lap),
+            of(Stage::Attention, Some(3), None, first, rest),
+            of(Stage::Cursor, None, None, rest, rest + 1),
+        ];
+        assert_eq!(log, expected);
+        assert_eq!(counted(&profile).iter().map(|(_, count, _)| count).sum::<u64>(), rest + 1 - started);
+        profile.start(Some(look));
+        profile.mark(Stage::Cursor);
+        assert_eq!(profile.stretches(), []);
     }
 
     #[test]

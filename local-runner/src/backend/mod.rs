@@ -17,6 +17,8 @@ use model_core::chat::ChatMessage;
 use model_core::session::{FinishReason, SessionOptions};
 use serde::Serialize;
 
+use crate::trace::Trace;
+
 /// What the model is given to continue.
 #[derive(Debug, Clone)]
 pub enum Input {
@@ -166,6 +168,14 @@ pub trait Backend {
     /// # Errors
     /// If the backend fails or the sink does.
     fn generate(&mut self, sink: Sink<'_>) -> Result<Generation>;
+
+    /// Records from now on what is computed when; does nothing where that cannot be seen.
+    fn record_trace(&mut self) {}
+
+    /// What was recorded; nothing without [`Backend::record_trace`].
+    fn take_trace(&mut self) -> Option<Trace> {
+        None
+    }
 
     /// Logits of the last computed position, one per vocabulary entry.
     ///

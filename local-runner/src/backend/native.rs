@@ -13,7 +13,9 @@ use model_core::session::{Session, SessionOptions, Step};
 use model_core::source::ByteSource;
 
 use super::{Backend, Event, Generation, Input, Sink, Timings, millis};
+use crate::clock::nanoseconds;
 use crate::options::{ModelArgs, NativeArgs};
+use crate::trace::Trace;
 
 /// A loaded model, its threads and at most one session.
 pub struct NativeBackend {
@@ -21,6 +23,7 @@ pub struct NativeBackend {
     model: Model,
     session: Option<Session>,
     load: Duration,
+    trace: Option<Trace>,
 }
 
 impl NativeBackend {
@@ -46,7 +49,7 @@ impl NativeBackend {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().context("cannot start threads")?;
         let start = Instant::now();
         let model = pool.install(|| Model::load(source, &options))?;
-        Ok(Self { pool, model, session: None, load: start.elapsed() })
+        Ok(Self { pool, model, session: None, load: start.elapsed(), trace: None })
     }
 
     /// The model.
@@ -81,6 +84,38 @@ impl NativeBackend {
             session.set_profile(None);
             Ok((ended - started, spent))
         })
+    }
+
+    fn generate_traced(&mut self, sink: Sink<'_>, mut tracer: Option<&mut Tracer>) -> Result<Generation> {
+        let session = self.session.as_mut().context("no session has been started")?;
+        let history = session.tokens().len();
+        let mut clock = Clock::new(history - session.cached_tokens(), millis(self.load));
+        loop {
+            let step = self.pool.install(|| match &mut tracer {
+                Some(tracer) => tracer.step(session, &self.model),
+                None => session.step(&self.model, &mut Unlimited),
+            })?;
+            match step {
+                Step::Prefill { done, total } => sink(Event::Prefill { done, total })?,
+                Step::Token { id, piece, .. } => {
+                    clock.token();
+                    sink(Event::Token { id, text: &piece })?;
+                }
+                Step::Finished(finish_reason) => {
+                    return Ok(Generation {
+                        prompt: session.tokens()[..history].to_vec(),
+                        tokens: session.generated().to_vec(),
+                        text: session.text().to_owned(),
+                        finish_reason,
+                        digests: session.digests().to_vec(),
+                        timings: clock.timings,
+                        cost: None,
+                    });
+                }
+                // An unlimited budget never ends; should it, the next step goes on.
+                Step::Suspended => {}
+            }
+        }
     }
 
     fn session(&self) -> Result<&Session> {
@@ -133,36 +168,69 @@ impl Backend for NativeBackend {
     }
 
     fn generate(&mut self, sink: Sink<'_>) -> Result<Generation> {
-        let session = self.session.as_mut().context("no session has been started")?;
-        let history = session.tokens().len();
-        let mut clock = Clock::new(history - session.cached_tokens(), millis(self.load));
-        loop {
-            let step = self.pool.install(|| session.step(&self.model, &mut Unlimited))?;
-            match step {
-                Step::Prefill { done, total } => sink(Event::Prefill { done, total })?,
-                Step::Token { id, piece, .. } => {
-                    clock.token();
-                    sink(Event::Token { id, text: &piece })?;
-                }
-                Step::Finished(finish_reason) => {
-                    return Ok(Generation {
-                        prompt: session.tokens()[..history].to_vec(),
-                        tokens: session.generated().to_vec(),
-                        text: session.text().to_owned(),
-                        finish_reason,
-                        digests: session.digests().to_vec(),
-                        timings: clock.timings,
-                        cost: None,
-                    });
-                }
-                // An unlimited budget never ends; should it, the next step goes on.
-                Step::Suspended => {}
-            }
-        }
+        let mut tracer = self.trace.take().map(Tracer::new);
+        let generation = self.generate_traced(sink, tracer.as_mut());
+        self.trace = tracer.map(Tracer::finish);
+        generation
+    }
+
+    fn record_trace(&mut self) {
+        self.trace = Some(Trace::default());
+    }
+
+    fn take_trace(&mut self) -> Option<Trace> {
+        self.trace.take()
     }
 
     fn logits(&mut self) -> Result<Vec<f32>> {
         Ok(self.session()?.logits().to_vec())
+    }
+}
+
+/// Sees every step of an answer, and what lies between them.
+struct Tracer {
+    trace: Trace,
+    started: u64,
+    /// Where the last step ended.
+    last: u64,
+}
+
+impl Tracer {
+    fn new(trace: Trace) -> Self {
+        let now = nanoseconds();
+        Self { trace, started: now, last: now }
+    }
+
+    fn step(&mut self, session: &mut Session, model: &Model) -> Result<Step, model_core::Error> {
+        let before = session.cached_tokens();
+        session.set_trace(nanoseconds);
+        let step = session.step(model, &mut Unlimited);
+        let (range, stretches) = (session.profile().range(), session.profile().stretches());
+        session.set_profile(None);
+        let (Some(range), false) = (range, stretches.is_empty()) else { return step };
+        let computed = session.cached_tokens().saturating_sub(before);
+        let name = match &step {
+            Ok(Step::Token { .. }) if computed == 1 => format!("token {}", session.generated().len()),
+            Ok(Step::Token { .. }) => format!("{computed} tokens of the prompt, token {}", session.generated().len()),
+            Ok(_) => format!("{computed} tokens of the prompt"),
+            Err(error) => format!("failed: {error}"),
+        };
+        self.between(range.0);
+        self.trace.step(&name, range, &stretches);
+        self.last = range.1;
+        step
+    }
+
+    /// What the command did between two steps: it showed the token.
+    fn between(&mut self, until: u64) {
+        self.trace.span("between steps", (self.last, until));
+    }
+
+    fn finish(mut self) -> Trace {
+        let now = nanoseconds();
+        self.between(now);
+        self.trace.span("answer", (self.started, now));
+        self.trace
     }
 }
 

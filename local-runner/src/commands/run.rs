@@ -1,14 +1,19 @@
 //! `icllama run`: continue a prompt, answer a question, or hold a conversation.
 
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
 use anyhow::{Result, bail};
 use model_core::TokenId;
 use model_core::session::{FinishReason, SessionOptions};
 use serde::Serialize;
 
 use super::chat;
-use crate::backend::{self, Backend, BackendArgs, CallCost, Event, Generation, ModeArgs, Phase, Timings};
+use crate::backend::{self, Backend, BackendArgs, BackendKind, CallCost, Event, Generation, ModeArgs, Phase, Timings};
+use crate::new_file::NewFile;
 use crate::options::{ModelArgs, SamplingArgs, TextArgs};
 use crate::output::{self, Output};
+use crate::trace::Trace;
 
 /// Generate text; without a prompt, on a terminal, chat.
 #[derive(Debug, clap::Args)]
@@ -32,6 +37,9 @@ pub struct Args {
     sampling: SamplingArgs,
     #[command(flatten)]
     backend: BackendArgs,
+    /// Write what was computed when, in every layer of every token, for Chrome's trace viewer or Perfetto. Native backend.
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
     /// With --json: print a line per event, then the result as the last line.
     #[arg(long, requires = "json")]
     stream: bool,
@@ -93,13 +101,23 @@ impl Args {
         if prompt.is_none() && self.mode.raw {
             bail!("--raw needs a prompt; use -p TEXT, -f FILE or pipe it in");
         }
+        if self.trace.is_some() && self.backend.backend == BackendKind::Shim {
+            bail!("--trace needs --backend native");
+        }
         let mut backend = self.backend.open(&self.model, output)?;
+        if self.trace.is_some() {
+            backend.record_trace();
+        }
         match prompt {
-            Some(text) => self.answer(backend.as_mut(), text, output),
+            Some(text) => self.answer(backend.as_mut(), text, output)?,
             None => {
                 let stdin = std::io::stdin().lock();
-                chat::converse(backend.as_mut(), stdin, self.mode.system(), &self.options(), output)
+                chat::converse(backend.as_mut(), stdin, self.mode.system(), &self.options(), output)?;
             }
+        }
+        match (&self.trace, backend.take_trace()) {
+            (Some(path), Some(trace)) => write_trace(path, &trace),
+            _ => Ok(()),
         }
     }
 
@@ -132,6 +150,14 @@ impl Args {
         summarize(backend, &generation, output);
         Ok(())
     }
+}
+
+fn write_trace(path: &Path, trace: &Trace) -> Result<()> {
+    let mut text = Vec::new();
+    trace.write(&mut text)?;
+    let mut file = NewFile::create(path, text.len() as u64)?;
+    file.write_all(&text).map_err(|reason| file.failure(reason))?;
+    Ok(file.finish()?)
 }
 
 /// Shows an event while generating: pieces of text as they come natively, a line per call in the canister.

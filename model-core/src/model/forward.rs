@@ -85,7 +85,9 @@ impl Forward {
     /// [`ModelError::NonFinite`] names the layer.
     pub fn layer(&mut self, model: &Model, cache: &mut KvCache) -> Result<bool, Error> {
         let place = block::Place { layer: self.next_layer, start: self.start };
+        self.scratch.profile.enter(Some(self.next_layer));
         block::forward(model, place, cache, &mut self.x, &mut self.scratch)?;
+        self.scratch.profile.enter(None);
         self.next_layer += 1;
         Ok(self.next_layer == model.config.layers)
     }

@@ -242,6 +242,11 @@ impl Session {
         self.work.forward.profile_mut().start(counter);
     }
 
+    /// As [`Session::set_profile`], and [`Profile::stretches`] tells every stretch of work.
+    pub fn set_trace(&mut self, counter: Counter) {
+        self.work.forward.profile_mut().start_log(counter);
+    }
+
     /// What the steps since [`Session::set_profile`] took.
     pub fn profile(&self) -> &Profile {
         self.work.forward.profile()

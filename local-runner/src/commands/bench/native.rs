@@ -1,7 +1,6 @@
 //! Tokens per second and nanoseconds per part, in this process.
 
 use std::io::{self, Write};
-use std::sync::OnceLock;
 use std::time::Instant;
 
 use anyhow::Result;
@@ -11,6 +10,7 @@ use super::profile::{Measured, Part, Profile, Work};
 use super::{Args, measure};
 use crate::backend::Backend;
 use crate::backend::native::NativeBackend;
+use crate::clock;
 use crate::output::{Output, byte_size, short};
 use crate::progress::Progress;
 
@@ -112,22 +112,15 @@ fn read_speed(backend: &NativeBackend) -> f64 {
 
 /// The steps up to the next token.
 fn nanoseconds(backend: &mut NativeBackend, per_reading: u64) -> Result<Measured> {
-    let (whole, spent) = backend.profile_token(clock)?;
+    let (whole, spent) = backend.profile_token(clock::nanoseconds)?;
     let parts = spent.iter().map(|spent| Part::new(spent.stage.name(), spent.count, spent.reads)).collect();
     Ok(Measured::with_marks(whole, parts, per_reading))
 }
 
-/// Nanoseconds since the first reading.
-fn clock() -> u64 {
-    static START: OnceLock<Instant> = OnceLock::new();
-    let nanoseconds = START.get_or_init(Instant::now).elapsed().as_nanos();
-    u64::try_from(nanoseconds).unwrap_or(u64::MAX)
-}
-
 fn nanoseconds_per_reading() -> u64 {
     let trial = |_| {
-        let start = clock();
-        let end = (0..CLOCK_READINGS).fold(start, |last, _| clock().max(last));
+        let start = clock::nanoseconds();
+        let end = (0..CLOCK_READINGS).fold(start, |last, _| clock::nanoseconds().max(last));
         (end - start) / CLOCK_READINGS
     };
     (0..CLOCK_TRIALS).map(trial).min().unwrap_or(0)
