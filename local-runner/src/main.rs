@@ -37,6 +37,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(Box<commands::run::Args>),
+    Chat(Box<commands::chat::Args>),
     Tokenize(commands::tokenize::Args),
     Inspect(commands::inspect::Args),
     Quantize(commands::quantize::Args),
@@ -63,6 +64,7 @@ fn main() -> ExitCode {
 fn dispatch(command: Command, output: Output) -> Result<()> {
     match command {
         Command::Run(args) => args.exec(output),
+        Command::Chat(args) => args.exec(output),
         Command::Tokenize(args) => args.exec(output),
         Command::Inspect(args) => args.exec(output),
         Command::Quantize(args) => args.exec(output),

@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 
 use common::{Tiny, failure, icllama, icllama_with_stdin, ids, json, smollm2, stdout, tiny, usage};
@@ -122,6 +123,61 @@ fn chat_is_the_default_where_the_model_has_a_template() {
     let bare = Tiny::new(&TinyLlama { chat_template: None, ..TinyLlama::default() });
     assert!(failure(&["run", &bare.path(), "-p", "Hi", "--chat"]).contains("no chat template"));
     assert_eq!(json(&["run", &bare.path(), "-p", "Hi", "-n", "1", "--json"])["prompt_tokens"], raw);
+}
+
+#[test]
+fn chat_reads_messages_from_a_pipe_and_prints_answers_only() {
+    let tiny = tiny();
+    let args = ["chat", &tiny.path(), "-n", "6", "--temp", "0", "--ignore-eos", "--system", "Be brief"];
+    let input = "One\n\nTwo\n/reset\nOne\n/exit\nThree\n";
+    let output = icllama_with_stdin(&[&args[..], &["--json"]].concat(), input);
+    let answers: Vec<Value> = stdout(&output).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(answers.len(), 3);
+    assert_eq!(answers[2]["tokens"], answers[0]["tokens"], "after a reset nothing is remembered");
+    assert_ne!(answers[1]["tokens"], answers[0]["tokens"]);
+    let count = |answer: &Value| [&answer["prompt_tokens"], &answer["timings"]["prefill_tokens"]].map(|n| n.as_u64());
+    let [[prompt, computed], [longer, new], _] = [0, 1, 2].map(|turn| count(&answers[turn]));
+    assert!(computed == prompt && longer > prompt && new < longer, "{answers:?}");
+    let text = icllama_with_stdin(&args, input);
+    let expected: String = answers.iter().map(|answer| format!("{}\n", answer["text"].as_str().unwrap())).collect();
+    assert_eq!((stdout(&text), text.stderr.as_slice()), (expected, &b""[..]));
+    let alone = json(&[
+        "run",
+        &tiny.path(),
+        "-p",
+        "One",
+        "-n",
+        "6",
+        "--temp",
+        "0",
+        "--ignore-eos",
+        "--system",
+        "Be brief",
+        "--json",
+    ]);
+    assert_eq!(answers[0]["tokens"], alone["tokens"]);
+    let bare = Tiny::new(&TinyLlama { chat_template: None, ..TinyLlama::default() });
+    assert!(failure(&["chat", &bare.path()]).contains("no chat template"));
+}
+
+#[test]
+fn an_interruption_stops_the_answer_and_not_the_chat() {
+    let tiny = Tiny::new(&TinyLlama { context: 1 << 20, ..TinyLlama::default() });
+    let mut child = Command::new(env!("CARGO_BIN_EXE_icllama"))
+        .args(["chat", &tiny.path(), "-n", "1000000", "--ignore-eos", "--threads", "1"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (mut stdin, mut stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    writeln!(stdin, "Hello").unwrap();
+    stdout.read_exact(&mut [0; 8]).unwrap(); // the answer has begun, and would take hours
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    writeln!(stdin, "/exit").unwrap();
+    stdout.read_to_end(&mut Vec::new()).unwrap();
+    let ended = child.wait_with_output().unwrap();
+    assert_eq!((ended.status.code(), String::from_utf8(ended.stderr).unwrap().as_str()), (Some(0), "(stopped)\n"));
 }
 
 #[test]
@@ -288,6 +344,19 @@ fn a_reader_that_leaves_early_is_no_failure() {
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+}
+
+#[test]
+fn smollm2_remembers_and_computes_only_what_is_new() {
+    let input = "What is the capital of France?\nAnd of Italy?\n";
+    let output = icllama_with_stdin(&["chat", &smollm2(), "--temp", "0", "-n", "40", "--json"], input);
+    let answers: Vec<Value> = stdout(&output).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(answers[1]["text"].as_str().unwrap().contains("Rome"), "{}", answers[1]["text"]);
+    // The first prompt and its answer are known, but for the token that ended it.
+    let known = answers[0]["prompt_tokens"].as_u64().unwrap() + ids(&answers[0]["tokens"]).len() as u64 - 1;
+    assert_eq!(answers[0]["finish_reason"], "end_of_generation");
+    let prompt = answers[1]["prompt_tokens"].as_u64().unwrap();
+    assert_eq!(answers[1]["timings"]["prefill_tokens"].as_u64().unwrap(), prompt - known);
 }
 
 #[test]

@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{Tiny, failure, icllama, ids, json, stdout, tiny, usage};
+use common::{Tiny, failure, icllama, icllama_with_stdin, ids, json, smollm2, stdout, tiny, usage};
 use serde_json::Value;
 
 /// A canister that counts: `inc` adds its argument's first byte to a counter and replies with it, `get` reads it.
@@ -49,6 +49,27 @@ fn the_canister_gives_the_same_answer_and_says_what_it_cost() {
     assert!(shim["instructions"].as_u64().unwrap() > 0 && shim["cycles"].as_u64().unwrap() > 0);
     let names: Vec<_> = shim["phases"].as_array().unwrap().iter().map(|phase| phase["phase"].clone()).collect();
     assert_eq!(names, ["install", "upload", "verify", "load", "prompt", "generate"]);
+}
+
+#[test]
+fn a_chat_in_the_canister_computes_only_what_is_new_and_says_what_the_native_one_says() {
+    let input = "What is the capital of France?\nAnd of Italy?\n/reset\nAnd of Italy?\n";
+    let common = ["chat", &smollm2(), "-n", "8", "--temp", "0", "--json"];
+    let answers = |more: &[&str]| {
+        let lines = stdout(&icllama_with_stdin(&[&common[..], more].concat(), input));
+        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<Value>>()
+    };
+    let (native, shim) = (answers(&[]), answers(&["--backend", "shim"]));
+    assert_eq!((native.len(), shim.len()), (3, 3));
+    for (native, shim) in native.iter().zip(&shim) {
+        assert_eq!((&native["tokens"], &native["prompt_tokens"]), (&shim["tokens"], &shim["prompt_tokens"]));
+    }
+    for second in [&native[1], &shim[1]] {
+        assert!(second["text"].as_str().unwrap().contains("Rome"), "{second}");
+        let [prompt, computed] = [&second["prompt_tokens"], &second["timings"]["prefill_tokens"]];
+        assert!(computed.as_u64().unwrap() * 3 < prompt.as_u64().unwrap(), "{second}");
+    }
+    assert!(!shim[2]["text"].as_str().unwrap().contains("Rome"), "after a reset nothing is remembered");
 }
 
 #[test]

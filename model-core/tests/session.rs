@@ -224,6 +224,61 @@ fn appending_equals_one_session_over_the_same_tokens() {
 }
 
 #[test]
+fn a_restarted_session_is_a_new_one_that_computes_only_what_differs() {
+    let model = load(&tiny().build());
+    let (first, more) = (tokens(40, 320), vec![7, 8, 9]);
+    let options = audited(6, Sampling { seed: 5, repeat_penalty: 1.2, ..Sampling::default() });
+    let stopped_after = |units: u64| {
+        let small_batches = SessionOptions { prefill_batch: 11, ..audited(8, Sampling::greedy()) };
+        let mut session = Session::new(&model, first.clone(), small_batches).unwrap();
+        run_units(&mut session, &model, units);
+        session
+    };
+    let mut kept = Vec::new();
+    for units in [0, 1, 7, 1000] {
+        let before = stopped_after(units).tokens().to_vec();
+        // It goes on, changes in the middle (of a segment of the cache), stays, is cut, has nothing in common.
+        let prompts = [
+            [&before[..], &more].concat(),
+            [&first[..20], &more].concat(),
+            first.clone(),
+            first[..7].to_vec(),
+            more.clone(),
+        ];
+        for prompt in prompts {
+            let mut session = stopped_after(units);
+            while units == 1000 && !matches!(session.step(&model, &mut Unlimited).unwrap(), Step::Finished(_)) {}
+            let same = session.tokens().iter().zip(&prompt).take_while(|(one, other)| one == other).count();
+            let expected = same.min(session.cached_tokens()).min(prompt.len() - 1);
+            session.restart(&model, prompt.clone(), options.clone()).unwrap();
+            assert_eq!(session.cached_tokens(), expected, "{units} units, then {} tokens", prompt.len());
+            kept.push(expected);
+            finish(&mut session, &model);
+            let mut fresh = Session::new(&model, prompt, options.clone()).unwrap();
+            finish(&mut fresh, &model);
+            assert_eq!(Outcome::of(&session), Outcome::of(&fresh));
+        }
+    }
+    assert_eq!(kept[15..], [40, 20, 39, 6, 0], "a finished prompt is kept as far as it goes");
+}
+
+#[test]
+fn a_refused_restart_changes_nothing() {
+    let model = load(&tiny().build());
+    let options = audited(6, Sampling::greedy());
+    let expected = undisturbed(&model, 20, &options);
+    let mut session = session(&model, 20, options.clone());
+    run_units(&mut session, &model, 5);
+    let refused = session.restart(&model, vec![], options.clone());
+    assert!(matches!(refused, Err(CoreError::Session(Error::EmptyPrompt))));
+    let other = load(&TinyLlama { layers: 2, ..tiny() }.build());
+    let refused = session.restart(&other, tokens(20, 320), options);
+    assert!(matches!(refused, Err(CoreError::Session(Error::OtherModel))));
+    finish(&mut session, &model);
+    assert_eq!(Outcome::of(&session), expected);
+}
+
+#[test]
 fn a_running_session_cannot_be_appended_to_but_cancelled() {
     let model = load(&tiny().build());
     let mut session = session(&model, 12, audited(50, Sampling::greedy()));

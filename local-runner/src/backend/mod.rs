@@ -157,17 +157,28 @@ pub trait Backend {
     /// If the input cannot be tokenized or does not fit the model's context.
     fn start(&mut self, input: &Input, options: &SessionOptions) -> Result<()>;
 
-    /// Continues the session with more input; what was computed is kept.
+    /// Begins a session with a conversation; if it goes on from that of the present session, what was computed is kept.
     ///
     /// # Errors
-    /// As for `start`, and without a session.
-    fn append(&mut self, input: &Input, max_tokens: u32) -> Result<()>;
+    /// As for `start`.
+    fn converse(&mut self, messages: &[ChatMessage], options: &SessionOptions) -> Result<()>;
 
     /// Generates until the session finishes.
     ///
     /// # Errors
     /// If the backend fails or the sink does.
     fn generate(&mut self, sink: Sink<'_>) -> Result<Generation>;
+
+    /// Ends an answer that the sink has stopped.
+    ///
+    /// # Errors
+    /// Without a session.
+    fn cancel(&mut self) -> Result<()>;
+
+    /// Whether events bring the text as it should be shown; otherwise it is to be shown at the end.
+    fn is_streaming(&self) -> bool {
+        true
+    }
 
     /// Records from now on what is computed when; does nothing where that cannot be seen.
     fn record_trace(&mut self) {}

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use model_core::TokenId;
 use model_core::budget::Unlimited;
-use model_core::chat::ChatTemplate;
+use model_core::chat::ChatMessage;
 use model_core::model::{LoadOptions, Model};
 use model_core::profile::{Counter, Spent};
 use model_core::prompt;
@@ -126,23 +126,14 @@ impl NativeBackend {
         let tokenizer = &self.model.tokenizer;
         Ok(match input {
             Input::Text(text) => prompt::text(tokenizer, text)?,
-            Input::Messages(messages) => prompt::conversation(tokenizer, self.template()?, messages)?,
+            Input::Messages(messages) => self.conversation(messages)?,
             Input::Tokens(tokens) => tokens.clone(),
         })
     }
 
-    fn next_tokens(&self, input: &Input) -> Result<Vec<TokenId>> {
-        let tokenizer = &self.model.tokenizer;
-        let last = self.session()?.tokens().last().copied();
-        Ok(match input {
-            Input::Text(text) => prompt::more_text(tokenizer, text)?,
-            Input::Messages(messages) => prompt::next_turn(tokenizer, self.template()?, last, messages)?,
-            Input::Tokens(tokens) => tokens.clone(),
-        })
-    }
-
-    fn template(&self) -> Result<&ChatTemplate> {
-        self.model.chat.as_ref().context("the model has no chat template")
+    fn conversation(&self, messages: &[ChatMessage]) -> Result<Vec<TokenId>> {
+        let template = self.model.chat.as_ref().context("the model has no chat template")?;
+        Ok(prompt::conversation(&self.model.tokenizer, template, messages)?)
     }
 }
 
@@ -161,10 +152,18 @@ impl Backend for NativeBackend {
         Ok(())
     }
 
-    fn append(&mut self, input: &Input, max_tokens: u32) -> Result<()> {
-        let tokens = self.next_tokens(input)?;
-        let session = self.session.as_mut().context("no session has been started")?;
-        Ok(session.append(&self.model, tokens, max_tokens)?)
+    fn converse(&mut self, messages: &[ChatMessage], options: &SessionOptions) -> Result<()> {
+        let prompt = self.conversation(messages)?;
+        match &mut self.session {
+            Some(session) => session.restart(&self.model, prompt, options.clone())?,
+            None => self.session = Some(Session::new(&self.model, prompt, options.clone())?),
+        }
+        Ok(())
+    }
+
+    fn cancel(&mut self) -> Result<()> {
+        self.session.as_mut().context("no session has been started")?.cancel();
+        Ok(())
     }
 
     fn generate(&mut self, sink: Sink<'_>) -> Result<Generation> {

@@ -195,13 +195,31 @@ impl Backend for ShimBackend {
         Ok(())
     }
 
-    fn append(&mut self, input: &Input, max_tokens: u32) -> Result<()> {
+    /// The canister keeps the session's tokens, so that only what follows its last answer is sent.
+    fn converse(&mut self, messages: &[ChatMessage], options: &SessionOptions) -> Result<()> {
+        let answered = messages.iter().rposition(|message| message.role == "assistant");
+        let input = Input::Messages(messages[answered.map_or(0, |at| at + 1)..].to_vec());
+        if answered.is_none() {
+            return self.start(&input, options);
+        }
         let session_id = self.conversation()?.id;
-        let arg = api::SessionAppendArg { session_id, input: session_input(input)?, max_tokens: Some(max_tokens) };
+        let max_tokens = Some(options.max_tokens);
+        let arg = api::SessionAppendArg { session_id, input: session_input(&input)?, max_tokens };
         let (appended, cost): (api::SessionAppendOk, _) = self.client.update("session_append", &arg)?;
         add_to_phase(&mut self.phases, "prompt", &cost);
         self.conversation()?.status = appended.status;
         Ok(())
+    }
+
+    fn cancel(&mut self) -> Result<()> {
+        let arg = api::SessionIdArg { session_id: self.conversation()?.id };
+        let (status, _): (api::SessionStatus, _) = self.client.update("session_cancel", &arg)?;
+        self.conversation()?.status = status;
+        Ok(())
+    }
+
+    fn is_streaming(&self) -> bool {
+        false
     }
 
     fn generate(&mut self, sink: Sink<'_>) -> Result<Generation> {

@@ -1,7 +1,7 @@
 //! One file per verb: its arguments and what it does.
 
 pub mod bench;
-mod chat;
+pub mod chat;
 pub mod inspect;
 pub mod logits;
 pub mod parity;

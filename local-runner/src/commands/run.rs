@@ -1,6 +1,6 @@
 //! `icllama run`: continue a prompt, answer a question, or hold a conversation.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
@@ -8,7 +8,7 @@ use model_core::TokenId;
 use model_core::session::{FinishReason, SessionOptions};
 use serde::Serialize;
 
-use super::chat;
+use super::chat::Chat;
 use crate::backend::{self, Backend, BackendArgs, BackendKind, CallCost, Event, Generation, ModeArgs, Phase, Timings};
 use crate::new_file::NewFile;
 use crate::options::{ModelArgs, SamplingArgs, TextArgs};
@@ -22,11 +22,21 @@ pub struct Args {
     model: ModelArgs,
     #[command(flatten)]
     text: TextArgs,
+    #[command(flatten)]
+    mode: ModeArgs,
+    #[command(flatten)]
+    generate: GenerateArgs,
+    /// With --json: print a line per event, then the result as the last line.
+    #[arg(long, requires = "json")]
+    stream: bool,
+}
+
+/// What is generated, and by what.
+#[derive(Debug, clap::Args)]
+pub struct GenerateArgs {
     /// Generate at most N tokens (per answer).
     #[arg(short, long, value_name = "N", default_value_t = 256)]
     n_predict: u32,
-    #[command(flatten)]
-    mode: ModeArgs,
     /// End before this string. Repeatable.
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
@@ -40,14 +50,11 @@ pub struct Args {
     /// Write what was computed when, in every layer of every token, for Chrome's trace viewer or Perfetto. Native backend.
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
-    /// With --json: print a line per event, then the result as the last line.
-    #[arg(long, requires = "json")]
-    stream: bool,
 }
 
 /// The result, as `--json` prints it.
 #[derive(Debug, Serialize)]
-struct Report<'a> {
+pub struct Report<'a> {
     backend: &'static str,
     prompt_tokens: usize,
     tokens: &'a [TokenId],
@@ -101,27 +108,39 @@ impl Args {
         if prompt.is_none() && self.mode.raw {
             bail!("--raw needs a prompt; use -p TEXT, -f FILE or pipe it in");
         }
-        if self.trace.is_some() && self.backend.backend == BackendKind::Shim {
-            bail!("--trace needs --backend native");
-        }
-        let mut backend = self.backend.open(&self.model, output)?;
-        if self.trace.is_some() {
-            backend.record_trace();
-        }
+        let mut backend = self.generate.open(&self.model, output)?;
         match prompt {
             Some(text) => self.answer(backend.as_mut(), text, output)?,
             None => {
-                let stdin = std::io::stdin().lock();
-                chat::converse(backend.as_mut(), stdin, self.mode.system(), &self.options(), output)?;
+                let (system, options) = (self.mode.system(), self.generate.options());
+                Chat::new(backend.as_mut(), system, options, output)?.converse(io::stdin().lock(), true)?;
             }
         }
-        match (&self.trace, backend.take_trace()) {
-            (Some(path), Some(trace)) => write_trace(path, &trace),
-            _ => Ok(()),
-        }
+        self.generate.finish(backend.as_mut())
     }
 
-    fn options(&self) -> SessionOptions {
+    fn answer(&self, backend: &mut dyn Backend, text: String, output: Output) -> Result<()> {
+        let input = self.mode.input(&text, backend.has_chat_template())?;
+        backend.start(&input, &self.generate.options())?;
+        let generation = backend.generate(&mut |event| show(&event, self.stream, output))?;
+        let report = report(backend, &generation);
+        if self.stream {
+            return output.json_line(&Line::Result(report));
+        }
+        output.document(&report, |out| {
+            if !backend.is_streaming() {
+                write!(out, "{}", generation.text)?;
+            }
+            writeln!(out)
+        })?;
+        summarize(backend, &generation, output);
+        Ok(())
+    }
+}
+
+impl GenerateArgs {
+    /// How to generate.
+    pub fn options(&self) -> SessionOptions {
         SessionOptions {
             max_tokens: self.n_predict,
             sampling: self.sampling.sampling(),
@@ -132,23 +151,30 @@ impl Args {
         }
     }
 
-    fn answer(&self, backend: &mut dyn Backend, text: String, output: Output) -> Result<()> {
-        let input = self.mode.input(&text, backend.has_chat_template())?;
-        backend.start(&input, &self.options())?;
-        let generation = backend.generate(&mut |event| show(&event, self.stream, output))?;
-        let report = report(backend, &generation);
-        if self.stream {
-            return output.json_line(&Line::Result(report));
+    /// Starts the backend with the model.
+    ///
+    /// # Errors
+    /// If the model cannot be loaded, or the options do not go with the backend.
+    pub fn open(&self, model: &ModelArgs, output: Output) -> Result<Box<dyn Backend>> {
+        if self.trace.is_some() && self.backend.backend == BackendKind::Shim {
+            bail!("--trace needs --backend native");
         }
-        let streamed = generation.cost.is_none();
-        output.document(&report, |out| {
-            if !streamed {
-                write!(out, "{}", generation.text)?;
-            }
-            writeln!(out)
-        })?;
-        summarize(backend, &generation, output);
-        Ok(())
+        let mut backend = self.backend.open(model, output)?;
+        if self.trace.is_some() {
+            backend.record_trace();
+        }
+        Ok(backend)
+    }
+
+    /// Writes what is to be written after the last answer.
+    ///
+    /// # Errors
+    /// If the trace cannot be written.
+    pub fn finish(&self, backend: &mut dyn Backend) -> Result<()> {
+        match (&self.trace, backend.take_trace()) {
+            (Some(path), Some(trace)) => write_trace(path, &trace),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -178,7 +204,8 @@ pub fn show(event: &Event<'_>, stream: bool, output: Output) -> Result<()> {
     Ok(())
 }
 
-fn report<'a>(backend: &'a dyn Backend, generation: &'a Generation) -> Report<'a> {
+/// What is told of a generation in JSON.
+pub fn report<'a>(backend: &'a dyn Backend, generation: &'a Generation) -> Report<'a> {
     let timings = generation.timings;
     Report {
         backend: backend.name(),

@@ -152,6 +152,29 @@ impl Session {
         Ok(())
     }
 
+    /// Becomes the session that [`Session::new`] makes of `prompt` and `options`, and keeps what was computed of the tokens
+    /// with which both begin: a conversation that goes on is computed from where it changed. Results are those of the new
+    /// session, bit for bit.
+    ///
+    /// # Errors
+    /// As [`Session::new`], or the session belongs to another model; it stays as it was.
+    pub fn restart(
+        &mut self,
+        model: &Model,
+        prompt: Vec<TokenId>,
+        options: SessionOptions,
+    ) -> Result<(), crate::Error> {
+        self.check_model(model)?;
+        let mut next = Self::new(model, prompt, options)?;
+        let computed = self.tokens.iter().take(self.cached_tokens());
+        let shared = computed.zip(&next.tokens).take_while(|(before, now)| before == now).count();
+        std::mem::swap(&mut next.work.cache, &mut self.work.cache);
+        // The last token is computed in any case: what follows is sampled from its logits.
+        next.work.cache.truncate(shared.min(next.tokens.len() - 1));
+        *self = next;
+        Ok(())
+    }
+
     /// Ends the generation here and returns the text that was held back. Does nothing to a finished session.
     pub fn cancel(&mut self) -> String {
         if self.finish.is_some() {
