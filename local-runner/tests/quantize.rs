@@ -32,9 +32,16 @@ fn out(tiny: &Tiny) -> String {
 
 #[test]
 fn the_new_file_has_the_old_metadata_and_the_reference_blocks() {
-    for (ty, number) in [(GgmlType::Q4_0, 2), (GgmlType::Q5_1, 9), (GgmlType::BF16, 32)] {
-        let tiny = plain(GgmlType::F32);
-        let report = json(&["quantize", &tiny.path(), &out(&tiny), "--type", ty.name(), "--json"]);
+    let types = [
+        ("Q4_0", GgmlType::Q4_0, 2),
+        ("Q5_1", GgmlType::Q5_1, 9),
+        ("BF16", GgmlType::BF16, 32),
+        ("Q5_K_S", GgmlType::Q5_K, 16),
+    ];
+    for (name, ty, number) in types {
+        let wide = TinyLlama { ty: GgmlType::F32, dim: 256, hidden: 512, alignment: Some(64), ..TinyLlama::default() };
+        let tiny = Tiny::new(&wide);
+        let report = json(&["quantize", &tiny.path(), &out(&tiny), "--type", name, "--json"]);
         let (before, after) = (fs::read(tiny.path()).unwrap(), fs::read(out(&tiny)).unwrap());
         assert_eq!(report["output_bytes"].as_u64().unwrap(), after.len() as u64);
         let (old, new) = (File::read(&before).unwrap(), File::read(&after).unwrap());
@@ -126,7 +133,7 @@ fn failures_leave_nothing_behind_and_the_input_is_safe() {
     assert!(message.contains("blk.1.ffn_up.weight") && message.contains("NaN"), "{message}");
     let nowhere = tiny.folder.path().join("no/out.gguf");
     assert!(failure(&["quantize", &tiny.path(), nowhere.to_str().unwrap(), "--type", "Q4_0"]).contains("no/out.gguf"));
-    assert!(usage(&["quantize", &tiny.path(), &out(&tiny), "--type", "Q4_K"]).contains("Q4_0, Q4_1"));
+    assert!(usage(&["quantize", &tiny.path(), &out(&tiny), "--type", "Q3_K"]).contains("Q4_K_M"));
     assert!(fs::read(tiny.path()).unwrap() == before);
     assert_eq!(names_in(tiny.folder.path()), ["link.gguf", "nan.gguf", "tiny.gguf"]);
 }

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Writes model-core/tests/golden/quant_vectors.json with the reference codecs of the PyPI package `gguf`, and for Q8_K,
-which it cannot decode, of ggml itself as llama-cpp-python builds it.
+which it cannot decode, and Q4_K, Q5_K and Q6_K, which it cannot encode, of ggml itself as llama-cpp-python builds it.
 
     pip install gguf==0.19.0 numpy==2.4.6 llama-cpp-python==0.3.36
     scripts/golden/quant_vectors.py model-core/tests/golden/quant_vectors.json
 
-`decode`: blocks with chosen scales and random codes, and their values. `encode`: values and their blocks.
+`decode`: blocks with chosen scales and random codes, and their values. `encode`: the blocks of `encode_values`, or of the
+values beside them.
 All bytes are hexadecimal, floats are little-endian f32.
 """
 
@@ -67,15 +68,43 @@ def blocks_to_decode(name, rng):
     return blocks.reshape(-1)
 
 
+def ggml():
+    package = pathlib.Path(importlib.util.find_spec("llama_cpp").origin).parent
+    return ctypes.CDLL(package / "lib" / "libggml-base.so")
+
+
+def pointer(array):
+    return array.ctypes.data_as(ctypes.c_void_p)
+
+
 def q8_k(rng):
     """Blocks of Q8_K and their values."""
     blocks = rng.integers(0, 256, (4, 292), dtype=np.uint8)
     blocks[:, 0:4] = np.array([1.0, -0.0, 1e-41, -0.0123], dtype="<f4").view(np.uint8).reshape(4, 4)
     out = np.zeros(4 * 256, dtype="<f4")
-    package = pathlib.Path(importlib.util.find_spec("llama_cpp").origin).parent
-    library = ctypes.CDLL(package / "lib" / "libggml-base.so")
-    library.dequantize_row_q8_K(blocks.ctypes.data_as(ctypes.c_void_p), out.ctypes.data_as(ctypes.c_void_p), ctypes.c_int64(out.size))
+    ggml().dequantize_row_q8_K(pointer(blocks), pointer(out), ctypes.c_int64(out.size))
     return blocks, out
+
+
+def super_blocks_to_encode(rng):
+    """Values in super-blocks of 256: the kinds of `values_to_encode`, alone and mixed, and runs of nothing."""
+    normal = lambda scale: rng.standard_normal(256) * scale
+    heavy = rng.standard_t(3, 256) * 0.02
+    mixed = np.concatenate([rng.standard_normal(32) * 10.0**power for power in range(-6, 2)])
+    sided = np.concatenate([rng.uniform(3.0, 4.0, 128), -rng.uniform(3.0, 4.0, 128)])
+    sparse = np.where(rng.random(256) < 0.1, rng.standard_normal(256), 0.0)
+    gaps = np.concatenate([np.zeros(48), normal(1.0)[:16], np.full(64, 0.7), np.full(64, -0.7), normal(0.02)[:64]])
+    steps = (np.arange(256) - 127.5) / 8
+    tiny = normal(1e-7)
+    kinds = [normal(1.0), normal(0.02), normal(1e4), heavy, mixed, sided, sparse, gaps, steps, tiny, np.zeros(256)]
+    return np.concatenate(kinds).astype("<f4")
+
+
+def encode_k(name, values):
+    elements, size = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[name]]
+    blocks = np.zeros(values.size // elements * size, dtype=np.uint8)
+    getattr(ggml(), f"quantize_row_{name.lower().replace('k', 'K')}_ref")(pointer(values), pointer(blocks), ctypes.c_int64(values.size))
+    return {"type": name, "values": values.tobytes().hex(), "bytes": blocks.tobytes().hex()}
 
 
 def values_to_encode(rng):
@@ -110,6 +139,8 @@ def main():
             encode.append({"type": name, "bytes": gguf.quants.quantize(values, qtype).tobytes().hex()})
     blocks, out = q8_k(rng)
     decode.append({"type": "Q8_K", "bytes": blocks.tobytes().hex(), "values": out.tobytes().hex()})
+    values_k = super_blocks_to_encode(rng)
+    encode += [encode_k(name, values_k) for name in ("Q4_K", "Q5_K", "Q6_K")]
     versions = {package: importlib.metadata.version(package) for package in ("gguf", "numpy", "llama-cpp-python")}
     document = {
         "generator": "scripts/golden/quant_vectors.py",

@@ -14,15 +14,17 @@ use crate::new_file::{NewFile, is_same_file};
 use crate::options::{ModelName, model_name};
 use crate::output::{Output, byte_size};
 use crate::progress::Progress;
-use crate::quantize::plan::{self, Request, parse_type};
+use crate::quantize::plan::{self, Mix, Request, parse_mix, parse_type};
 use crate::quantize::stream::{self, Watch};
 
 /// Write a model file in another format.
 ///
-/// Matrices get the type; norms, biases and other tensors of one dimension stay as they are, and so does the metadata, but
-/// for general.file_type and general.quantization_version. The output head (output.weight, or token_embd.weight where that
-/// is the head too) becomes Q8_0 where the type has four or five bits. A matrix whose rows are no whole number of blocks
-/// becomes F16. Blocks are those of GGML's reference quantizers, without an importance matrix. llama.cpp reads the file.
+/// Matrices get the type, in the mixes Q4_K_S, Q4_K_M and Q5_K_M some of them a better one, as llama-quantize chooses;
+/// norms, biases and other tensors of one dimension stay as they are, and so does the metadata, but for general.file_type and
+/// general.quantization_version. The output head (output.weight, or token_embd.weight where that is the head too) becomes
+/// Q8_0 with Q4_0, Q4_1, Q5_0 and Q5_1, and Q6_K in the mixes. A matrix whose rows are no whole number of blocks gets a
+/// similar type, at last F16. Blocks are those of GGML's reference quantizers, without an importance matrix. llama.cpp reads
+/// the file.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Model file (GGUF) with F32, F16 or BF16 tensors, or hf:OWNER/REPO/FILE.gguf[@REVISION] to fetch it.
@@ -30,13 +32,13 @@ pub struct Args {
     input: ModelName,
     /// File to write; it appears when it is whole.
     output: PathBuf,
-    /// Type of the matrices: F32, F16, BF16, Q8_0, Q5_1, Q5_0, Q4_1 or Q4_0.
-    #[arg(long = "type", value_name = "TYPE", value_parser = parse_type)]
-    ty: GgmlType,
-    /// Type of the output head [default: Q8_0 for types of four and five bits, else TYPE].
+    /// Type of the file: F32, F16, BF16, Q8_0, Q6_K, Q5_1, Q5_K_M, Q5_K_S, Q5_0, Q4_1, Q4_K_M, Q4_K_S or Q4_0.
+    #[arg(long = "type", value_name = "TYPE", value_parser = parse_mix)]
+    mix: Mix,
+    /// Type of the output head, such as Q8_0, Q6_K or F16 [default: as above].
     #[arg(long, value_name = "TYPE", value_parser = parse_type, conflicts_with = "pure")]
     output_tensor_type: Option<GgmlType>,
-    /// Type of the token embedding, where it is not the output head too [default: TYPE].
+    /// Type of the token embedding, where it is not the output head too [default: that of most matrices].
     #[arg(long, value_name = "TYPE", value_parser = parse_type, conflicts_with = "pure")]
     token_embedding_type: Option<GgmlType>,
     /// Give every matrix the same type.
@@ -74,7 +76,7 @@ impl Args {
         let source = ModelFile::open(&input, LoadMode::Mmap)?;
         let file = File::read(&source).with_context(|| format!("cannot read {}", self.input))?;
         let new = plan::tensors(&file, &self.request())?;
-        let layout = Layout::new(&plan::metadata(&file, self.ty), &new)?;
+        let layout = Layout::new(&plan::metadata(&file, self.mix), &new)?;
         self.write(&source, &file, &new, &layout)?;
         let report = report(&file, &new, source.bytes().len() as u64, layout.file_bytes());
         output.document(&report, |out| {
@@ -88,7 +90,7 @@ impl Args {
 
     fn request(&self) -> Request {
         Request {
-            ty: self.ty,
+            mix: self.mix,
             output: self.output_tensor_type,
             embedding: self.token_embedding_type,
             pure: self.pure,

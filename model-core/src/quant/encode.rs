@@ -1,8 +1,9 @@
 //! The reference quantizers of GGML (`quantize_row_*_ref`), for models that are made here. Knows nothing of
-//! importance matrices or searches for better scales.
+//! importance matrices.
 
 use half::{bf16, f16};
 
+use super::encode_k::{q4_k, q5_k, q6_k};
 use super::{Error, GROUP, Operation, check_support, supports_codes};
 use crate::gguf::GgmlType;
 
@@ -21,19 +22,25 @@ pub fn quantize(ty: GgmlType, x: &[f32]) -> Result<Vec<u8>, Error> {
         return Err(Error::NotFinite { ty, index });
     }
     let mut out = Vec::with_capacity(x.len() / block * ty.block_bytes());
-    let encode: fn(&[f32; GROUP], &mut Vec<u8>) = match ty {
-        GgmlType::F32 => return Ok(x.iter().flat_map(|value| value.to_le_bytes()).collect()),
-        GgmlType::F16 => return Ok(x.iter().flat_map(|value| f16::from_f32(*value).to_le_bytes()).collect()),
-        GgmlType::BF16 => return Ok(x.iter().flat_map(|value| bf16::from_f32(*value).to_le_bytes()).collect()),
-        GgmlType::Q8_0 => q8_0,
-        GgmlType::Q4_0 => symmetric::<4>,
-        GgmlType::Q4_1 => affine::<4>,
-        GgmlType::Q5_0 => symmetric::<5>,
-        GgmlType::Q5_1 => affine::<5>,
+    match ty {
+        GgmlType::F32 => out.extend(x.iter().flat_map(|value| value.to_le_bytes())),
+        GgmlType::F16 => out.extend(x.iter().flat_map(|value| f16::from_f32(*value).to_le_bytes())),
+        GgmlType::BF16 => out.extend(x.iter().flat_map(|value| bf16::from_f32(*value).to_le_bytes())),
+        GgmlType::Q8_0 => blocks(x, q8_0, &mut out),
+        GgmlType::Q4_0 => blocks(x, symmetric::<4>, &mut out),
+        GgmlType::Q4_1 => blocks(x, affine::<4>, &mut out),
+        GgmlType::Q5_0 => blocks(x, symmetric::<5>, &mut out),
+        GgmlType::Q5_1 => blocks(x, affine::<5>, &mut out),
+        GgmlType::Q4_K => blocks(x, q4_k, &mut out),
+        GgmlType::Q5_K => blocks(x, q5_k, &mut out),
+        GgmlType::Q6_K => blocks(x, q6_k, &mut out),
         _ => return Err(Error::Unsupported { ty, operation: Operation::Encode }),
-    };
-    x.as_chunks::<GROUP>().0.iter().for_each(|group| encode(group, &mut out));
+    }
     Ok(out)
+}
+
+fn blocks<const LEN: usize>(x: &[f32], encode: fn(&[f32; LEN], &mut Vec<u8>), out: &mut Vec<u8>) {
+    x.as_chunks().0.iter().for_each(|block| encode(block, out));
 }
 
 /// 1 / d, and 0 for a group of equal (or all zero) weights.

@@ -7,6 +7,7 @@
 
 mod decode;
 mod encode;
+mod encode_k;
 mod i_quants;
 mod k_quants;
 mod super_blocks;
@@ -42,7 +43,7 @@ impl Operation {
         match self {
             Self::Decode => plain || coded,
             Self::DecodeCodes => coded,
-            Self::Encode => plain || simple,
+            Self::Encode => plain || simple || matches!(ty, Q4_K | Q5_K | Q6_K),
         }
     }
 
