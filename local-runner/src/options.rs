@@ -66,7 +66,7 @@ pub fn model_name() -> impl TypedValueParser<Value = ModelName> {
 /// The model file and how it is read.
 #[derive(Debug, Args)]
 pub struct FileArgs {
-    /// Model file (GGUF), or hf:OWNER/REPO/FILE.gguf[@REVISION] to fetch it from the Hugging Face hub.
+    /// Model file (GGUF), or hf:OWNER/REPO/FILE.gguf (or FILE.gguf@REVISION) to fetch it from the Hugging Face hub.
     #[arg(value_parser = model_name())]
     pub model: ModelName,
     /// Map the file, or read it into the heap first.

@@ -27,7 +27,7 @@ use crate::quantize::stream::{self, Watch};
 /// the file.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Model file (GGUF) with F32, F16 or BF16 tensors, or hf:OWNER/REPO/FILE.gguf[@REVISION] to fetch it.
+    /// Model file (GGUF) with F32, F16 or BF16 tensors, or hf:OWNER/REPO/FILE.gguf to fetch it.
     #[arg(value_parser = model_name())]
     input: ModelName,
     /// File to write; it appears when it is whole.
