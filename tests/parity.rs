@@ -118,6 +118,24 @@ fn every_form_of_rotation() {
     }
 }
 
+/// The models whose logits equal those of llama.cpp (`model-core/tests/architectures.rs`).
+#[test]
+fn every_architecture() {
+    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/../model-core/tests/golden/architectures");
+    let mut files: Vec<_> = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "gguf"));
+    files.sort();
+    assert!(files.len() >= 14, "{files:?}");
+    // Windows and a segment of the cache end on the way.
+    let tokens = SessionInput::Tokens((3..19).collect());
+    let options = SessionOptions { prefill_batch: Some(5), ..audited(24) };
+    let question = SessionCreateArg { input: tokens, options };
+    for path in files {
+        let name = path.file_stem().unwrap().to_string_lossy();
+        assert_same_bits(&name, &std::fs::read(&path).unwrap(), std::slice::from_ref(&question));
+    }
+}
+
 #[test]
 fn a_sentence_piece_vocabulary() {
     assert_tiny_same_bits("sentence piece", &TinyLlama { seed: 15, ..TinyLlama::sentence_piece() });

@@ -62,7 +62,7 @@ stages! {
     Gate = "product: gate",
     /// Product with the up matrix.
     Up = "product: up",
-    /// `silu(gate) * up`.
+    /// `activation(gate) * up`.
     Swiglu = "swiglu",
     /// Product with the down matrix.
     Down = "product: down",

@@ -1,17 +1,20 @@
-//! A plain `f32` evaluation of a llama model: an oracle for tests and for perplexity, sharing neither kernels nor
-//! packing nor attention with the real one. Written to be read; fast enough for a few thousand tokens.
+//! A plain `f32` evaluation of any supported model: an oracle for tests and for perplexity, sharing neither kernels nor
+//! packing, attention or rotation with the real one. Written to be read; fast enough for a few thousand tokens.
+
+mod turn;
+mod weights;
 
 use crate::TokenId;
-use crate::config::{self, Config};
+use crate::config::{self, Activation, Config};
 use crate::gguf::{self, File};
 use crate::parallel;
 use crate::quant;
 use crate::source::{ByteSource, SourceError};
+use turn::Turn;
+use weights::{Block, Tensors, add, dot, product};
 
 /// Tokens evaluated together, so that weights are read once for all of them.
 const BATCH: usize = 32;
-/// Partial sums of a dot product; compilers make vectors of them.
-const PARTS: usize = 16;
 
 /// Why a model cannot be evaluated.
 #[derive(Debug, thiserror::Error)]
@@ -62,21 +65,10 @@ pub struct Reference {
     norm: Vec<f32>,
     /// `None`: tied to the embedding.
     head: Option<Vec<f32>>,
-    /// Radians per position and pair.
-    frequencies: Vec<f64>,
-}
-
-#[derive(Debug)]
-struct Block {
-    attention_norm: Vec<f32>,
-    query: Vec<f32>,
-    key: Vec<f32>,
-    value: Vec<f32>,
-    output: Vec<f32>,
-    ffn_norm: Vec<f32>,
-    gate: Vec<f32>,
-    up: Vec<f32>,
-    down: Vec<f32>,
+    head_bias: Option<Vec<f32>>,
+    turn: Turn,
+    /// Of layers with a sliding window that turn otherwise.
+    local_turn: Option<Turn>,
 }
 
 /// Keys and values of one block, `[positions, kv_heads, head_dim]`.
@@ -84,31 +76,6 @@ struct Block {
 struct Memory {
     keys: Vec<f32>,
     values: Vec<f32>,
-}
-
-struct Tensors<'a> {
-    file: &'a File,
-    source: &'a dyn ByteSource,
-}
-
-impl Tensors<'_> {
-    fn optional(&self, name: &str, expected: usize) -> Result<Option<Vec<f32>>, Error> {
-        let Some(info) = self.file.tensor(name) else { return Ok(None) };
-        let tensor = || name.to_owned();
-        if info.elements() != expected as u64 {
-            return Err(Error::Tensor { tensor: tensor(), expected, found: info.elements() });
-        }
-        let mut bytes = vec![0; info.bytes as usize];
-        self.source.read_at(info.offset, &mut bytes)?;
-        let mut values = vec![0.0; expected];
-        quant::dequantize(info.ty, &bytes, &mut values).map_err(|source| Error::Format { tensor: tensor(), source })?;
-        Ok(Some(values))
-    }
-
-    fn required(&self, name: &str, expected: usize) -> Result<Vec<f32>, Error> {
-        let missing = || Error::Tensor { tensor: name.to_owned(), expected, found: 0 };
-        self.optional(name, expected)?.ok_or_else(missing)
-    }
 }
 
 impl Reference {
@@ -121,14 +88,20 @@ impl Reference {
         let config = Config::from_gguf(&file)?;
         let tensors = Tensors { file: &file, source };
         let table = config.vocab * config.dim;
-        let factors = tensors.optional("rope_freqs.weight", config.rotary_dim / 2)?;
+        let factors = match config.rope_factors {
+            Some(name) => tensors.optional(name, config.rotation.dim / 2)?,
+            None => None,
+        };
+        let local = config.local.as_ref().and_then(|local| local.rotation.as_ref());
         let blocks = (0..config.layers).map(|layer| Block::load(&tensors, &config, layer)).collect::<Result<_, _>>()?;
         Ok(Self {
             embedding: tensors.required("token_embd.weight", table)?,
             blocks,
             norm: tensors.required("output_norm.weight", config.dim)?,
             head: tensors.optional("output.weight", table)?,
-            frequencies: frequencies(&config, factors.as_deref()),
+            head_bias: tensors.optional("output.bias", config.vocab)?,
+            turn: Turn::new(&config.rotation, factors.as_deref()),
+            local_turn: local.map(|rotation| Turn::new(rotation, None)),
             config,
         })
     }
@@ -146,12 +119,10 @@ impl Reference {
         let mut memories = vec![Memory::default(); self.blocks.len()];
         for (batch, tokens) in tokens.chunks(BATCH).enumerate() {
             let mut x = self.embed(tokens)?;
-            for (block, memory) in self.blocks.iter().zip(&mut memories) {
-                self.block(block, memory, batch * BATCH, &mut x);
+            for (layer, memory) in memories.iter_mut().enumerate() {
+                self.block(layer, memory, batch * BATCH, &mut x);
             }
-            let x = self.normed(&x, &self.norm);
-            let logits = product(self.head.as_ref().unwrap_or(&self.embedding), &x, self.config.dim);
-            for (i, logits) in logits.chunks_exact(self.config.vocab).enumerate() {
+            for (i, logits) in self.head(&x).chunks_exact(self.config.vocab).enumerate() {
                 each(batch * BATCH + i, logits);
             }
         }
@@ -165,7 +136,23 @@ impl Reference {
             let row = self.embedding.chunks_exact(dim).nth(token as usize);
             x.extend_from_slice(row.ok_or(Error::Token { token, vocab: self.config.vocab })?);
         }
+        if let Some(scale) = self.config.embedding_scale {
+            x.iter_mut().for_each(|x| *x *= scale);
+        }
         Ok(x)
+    }
+
+    /// Logits of every row of the residual stream.
+    fn head(&self, x: &[f32]) -> Vec<f32> {
+        let x = self.normed(x, &self.norm);
+        let mut logits = product(self.head.as_ref().unwrap_or(&self.embedding), &x, self.config.dim);
+        if let Some(bias) = &self.head_bias {
+            logits.chunks_exact_mut(bias.len()).for_each(|logits| add(logits, bias));
+        }
+        if let Some(cap) = self.config.logit_cap.map(f64::from) {
+            logits.iter_mut().for_each(|logit| *logit = (cap * libm::tanh(f64::from(*logit) / cap)) as f32);
+        }
+        logits
     }
 
     fn normed(&self, x: &[f32], weight: &[f32]) -> Vec<f32> {
@@ -174,40 +161,39 @@ impl Reference {
             let inverse = 1.0 / (mean + f64::from(self.config.norm_epsilon)).sqrt();
             x.iter().zip(weight).map(|(&x, &w)| (f64::from(x) * inverse) as f32 * w).collect::<Vec<f32>>()
         };
-        x.chunks_exact(self.config.dim).flat_map(norm).collect()
+        x.chunks_exact(weight.len()).flat_map(norm).collect()
     }
 
-    fn block(&self, block: &Block, memory: &mut Memory, start: usize, x: &mut [f32]) {
-        let (dim, hidden) = (self.config.dim, self.config.hidden);
+    /// [`Reference::normed`] where the architecture has the norm.
+    fn normed_if(&self, x: Vec<f32>, weight: Option<&Vec<f32>>) -> Vec<f32> {
+        match weight {
+            Some(weight) => self.normed(&x, weight),
+            None => x,
+        }
+    }
+
+    fn block(&self, layer: usize, memory: &mut Memory, start: usize, x: &mut [f32]) {
+        let Config { heads, kv_heads, head_dim, .. } = self.config;
+        let (block, local) = (&self.blocks[layer], self.config.local(layer));
         let h = self.normed(x, &block.attention_norm);
-        let (mut q, mut k) = (product(&block.query, &h, dim), product(&block.key, &h, dim));
-        self.rotate(&mut q, self.config.heads, start);
-        self.rotate(&mut k, self.config.kv_heads, start);
+        let mut q = self.normed_if(block.query.of(&h), block.query_norm.as_ref());
+        let mut k = self.normed_if(block.key.of(&h), block.key_norm.as_ref());
+        let turn = local.and(self.local_turn.as_ref()).unwrap_or(&self.turn);
+        turn.apply(&mut q, heads, head_dim, start);
+        turn.apply(&mut k, kv_heads, head_dim, start);
         memory.keys.extend(k);
-        memory.values.extend(product(&block.value, &h, dim));
-        let mixed = self.attention(memory, &q, start);
-        add(x, &product(&block.output, &mixed, self.config.query_dim()));
+        memory.values.extend(block.value.of(&h));
+        let mixed = self.attention(memory, &q, start, local.map_or(usize::MAX, |local| local.window));
+        add(x, &self.normed_if(block.output.of(&mixed), block.output_norm.as_ref()));
         let h = self.normed(x, &block.ffn_norm);
-        let mut gate = product(&block.gate, &h, dim);
-        for (gate, up) in gate.iter_mut().zip(product(&block.up, &h, dim)) {
-            let g = f64::from(*gate);
-            *gate = (g / (1.0 + libm::exp(-g))) as f32 * up;
+        let mut gate = block.gate.of(&h);
+        for (gate, up) in gate.iter_mut().zip(block.up.of(&h)) {
+            *gate = activated(self.config.activation, f64::from(*gate)) as f32 * up;
         }
-        add(x, &product(&block.down, &gate, hidden));
+        add(x, &self.normed_if(block.down.of(&gate), block.ffn_output_norm.as_ref()));
     }
 
-    fn rotate(&self, x: &mut [f32], heads: usize, start: usize) {
-        for (i, head) in x.chunks_exact_mut(self.config.head_dim).enumerate() {
-            let position = (start + i / heads) as f64;
-            for (pair, frequency) in head.chunks_exact_mut(2).zip(&self.frequencies) {
-                let (sin, cos) = libm::sincos(position * frequency);
-                let (a, b) = (f64::from(pair[0]), f64::from(pair[1]));
-                (pair[0], pair[1]) = ((a * cos - b * sin) as f32, (a * sin + b * cos) as f32);
-            }
-        }
-    }
-
-    fn attention(&self, memory: &Memory, q: &[f32], start: usize) -> Vec<f32> {
+    fn attention(&self, memory: &Memory, q: &[f32], start: usize, window: usize) -> Vec<f32> {
         let Config { heads, kv_heads, head_dim, .. } = self.config;
         let mut out = vec![0.0; q.len()];
         parallel::chunks(&mut out, head_dim, Vec::new, |weights: &mut Vec<f64>, i, out| {
@@ -215,12 +201,13 @@ impl Reference {
             let row = |x: &'_ [f32], p: usize| (p * kv_heads + kv_head) * head_dim..x.len();
             let query = &q[i * head_dim..][..head_dim];
             let score = |p| f64::from(dot(query, &memory.keys[row(&memory.keys, p)][..head_dim]));
+            let first = count.saturating_sub(window);
             weights.clear();
-            weights.extend((0..count).map(|p| score(p) * f64::from(self.config.attention_scale)));
+            weights.extend((first..count).map(|p| score(p) * f64::from(self.config.attention_scale)));
             let most = weights.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             weights.iter_mut().for_each(|weight| *weight = libm::exp(*weight - most));
             let sum: f64 = weights.iter().sum();
-            for (p, weight) in weights.iter().enumerate() {
+            for (p, weight) in (first..).zip(weights.iter()) {
                 let value = &memory.values[row(&memory.values, p)][..head_dim];
                 out.iter_mut().zip(value).for_each(|(out, value)| *out += (weight / sum) as f32 * value);
             }
@@ -229,61 +216,12 @@ impl Reference {
     }
 }
 
-impl Block {
-    fn load(tensors: &Tensors<'_>, config: &Config, layer: usize) -> Result<Self, Error> {
-        let get = |name: &str, size: usize| tensors.required(&format!("blk.{layer}.{name}.weight"), size);
-        let Config { dim, hidden, .. } = *config;
-        Ok(Self {
-            attention_norm: get("attn_norm", dim)?,
-            query: get("attn_q", config.query_dim() * dim)?,
-            key: get("attn_k", config.kv_dim() * dim)?,
-            value: get("attn_v", config.kv_dim() * dim)?,
-            output: get("attn_output", dim * config.query_dim())?,
-            ffn_norm: get("ffn_norm", dim)?,
-            gate: get("ffn_gate", hidden * dim)?,
-            up: get("ffn_up", hidden * dim)?,
-            down: get("ffn_down", dim * hidden)?,
-        })
+fn activated(activation: Activation, x: f64) -> f64 {
+    match activation {
+        Activation::Silu => x / (1.0 + libm::exp(-x)),
+        Activation::Gelu => {
+            let inner = libm::sqrt(2.0 / std::f64::consts::PI) * (x + 0.044_715 * x * x * x);
+            0.5 * x * (1.0 + libm::tanh(inner))
+        }
     }
-}
-
-fn frequencies(config: &Config, factors: Option<&[f32]>) -> Vec<f64> {
-    let (dim, theta) = (config.rotary_dim, f64::from(config.rope_theta));
-    let factor = |i: usize| factors.map_or(1.0, |factors| f64::from(factors[i])) * f64::from(config.rope_scale);
-    (0..dim / 2).map(|i| libm::pow(theta, -2.0 * i as f64 / dim as f64) / factor(i)).collect()
-}
-
-/// `x` times the transpose of `w` (`[outputs, inputs]`): `[tokens, outputs]`.
-fn product(w: &[f32], x: &[f32], inputs: usize) -> Vec<f32> {
-    let (outputs, tokens) = (w.len() / inputs, x.len() / inputs);
-    // [outputs, tokens] first, so that threads get whole rows of weights; then transposed.
-    let mut columns = vec![0.0; outputs * tokens];
-    parallel::chunks(
-        &mut columns,
-        tokens,
-        || (),
-        |(), row, out| {
-            let w = &w[row * inputs..][..inputs];
-            out.iter_mut().zip(x.chunks_exact(inputs)).for_each(|(out, x)| *out = dot(w, x));
-        },
-    );
-    let mut y = vec![0.0; outputs * tokens];
-    for (row, column) in columns.chunks_exact(tokens).enumerate() {
-        column.iter().enumerate().for_each(|(t, value)| y[t * outputs + row] = *value);
-    }
-    y
-}
-
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut parts = [0.0f32; PARTS];
-    let (a_chunks, b_chunks) = (a.chunks_exact(PARTS), b.chunks_exact(PARTS));
-    let rest: f32 = a_chunks.remainder().iter().zip(b_chunks.remainder()).map(|(a, b)| a * b).sum();
-    for (a, b) in a_chunks.zip(b_chunks) {
-        parts.iter_mut().zip(a.iter().zip(b)).for_each(|(part, (a, b))| *part += a * b);
-    }
-    parts.iter().sum::<f32>() + rest
-}
-
-fn add(x: &mut [f32], y: &[f32]) {
-    x.iter_mut().zip(y).for_each(|(x, y)| *x += y);
 }

@@ -134,11 +134,17 @@ fn a_misshapen_tensor_is_named_with_both_shapes() {
 #[test]
 fn tensors_that_would_change_the_result_are_refused_and_harmless_ones_ignored() {
     let with = |name: &str| TinyLlama::default().builder().tensor(name, &[8], GgmlType::F32, vec![0; 32]).build();
-    let error = refused(&with("blk.0.attn_q.bias"), &LoadOptions::default());
-    assert!(
-        matches!(&error, Error::Model(model::Error::UnexpectedTensor { tensor }) if tensor == "blk.0.attn_q.bias"),
-        "{error}"
-    );
+    for name in
+        ["blk.0.attn_q_norm.weight", "blk.0.post_ffw_norm.weight", "rope_factors_long.weight", "cls.output.bias"]
+    {
+        let error = refused(&with(name), &LoadOptions::default());
+        assert!(
+            matches!(&error, Error::Model(model::Error::UnexpectedTensor { tensor, .. }) if tensor == name),
+            "{error}"
+        );
+        let message = error.to_string();
+        assert!(["llama", "qwen2", "qwen3", "phi3", "gemma3"].iter().all(|known| message.contains(known)), "{message}");
+    }
     assert_eq!(digests(&load(&with("blk.0.attn_rot_embd.weight"))), digests(&load(&TinyLlama::default().build())));
 }
 
@@ -213,7 +219,7 @@ fn a_tokenizer_with_more_tokens_than_rows_is_refused() {
 fn impossible_descriptions_are_refused_and_the_key_is_named() {
     let file = TinyLlama::default().build();
     let number = |n: u64| Value::U64(n);
-    let cases: [(&str, Value); 21] = [
+    let cases: [(&str, Value); 26] = [
         ("general.architecture", "mamba".into()),
         ("llama.expert_count", number(8)),
         ("llama.embedding_length", number(0)),
@@ -232,17 +238,22 @@ fn impossible_descriptions_are_refused_and_the_key_is_named() {
         ("llama.attention.layer_norm_rms_epsilon", Value::F32(-1.0)),
         ("llama.attention.layer_norm_rms_epsilon", Value::F32(f32::NAN)),
         ("llama.rope.freq_base", Value::F32(0.0)),
-        ("llama.rope.scaling.type", "yarn".into()),
+        ("llama.rope.scaling.type", "dynamic".into()),
         ("llama.rope.scaling.factor", Value::F32(f32::INFINITY)),
+        ("llama.rope.scaling.factor", Value::F32(-2.0)),
+        ("llama.rope.scaling.attn_factor", Value::F32(0.0)),
         ("llama.attention.scale", Value::F32(-0.5)),
+        ("llama.attention.sliding_window", number(1 << 40)),
+        ("llama.attention.sliding_window", "4096".into()),
+        ("llama.final_logit_softcapping", Value::F32(f32::NAN)),
     ];
     for (key, value) in cases {
         let error = refused(&file, &overriding(&[(key, value.clone())]));
         let named = error.to_string().contains(key) || error.to_string().contains("mamba");
         assert!(matches!(error, Error::Config(_)) && named, "{key} {value:?}: {error}");
     }
-    let error = refused(&file, &overriding(&[("general.architecture", "mamba".into())]));
-    assert!(error.to_string().contains("llama"), "{error}");
+    let message = refused(&file, &overriding(&[("general.architecture", "mamba".into())])).to_string();
+    assert!(message.contains("mamba") && message.contains("llama, qwen2, qwen3"), "{message}");
     // Passes every check of its own, but 32 positions of cache would take 16 GiB.
     let absurd = [("llama.block_count", number(4096)), ("llama.attention.key_length", number(1 << 14))];
     let error = refused(&file, &overriding(&absurd));
@@ -253,20 +264,35 @@ fn impossible_descriptions_are_refused_and_the_key_is_named() {
 fn every_key_that_is_read_changes_the_result() {
     let file = TinyLlama::default().build();
     let plain = digests(&load(&file));
-    let changes: [&[(&str, Value)]; 6] = [
+    let yarn = ("llama.rope.scaling.type", Value::from("yarn"));
+    let four = ("llama.rope.scaling.factor", Value::F32(4.0));
+    let changes: [&[(&str, Value)]; 11] = [
         &[("llama.rope.freq_base", Value::F32(500.0))],
         &[("llama.attention.layer_norm_rms_epsilon", Value::F32(0.1))],
         &[("llama.attention.scale", Value::F32(0.5))],
         &[("llama.rope.dimension_count", Value::U32(8))],
-        &[("llama.rope.scaling.type", "linear".into()), ("llama.rope.scaling.factor", Value::F32(4.0))],
-        &[("llama.rope.scale_linear", Value::F32(4.0))],
+        &[("llama.rope.scaling.type", "linear".into()), four.clone()],
+        &[yarn.clone(), four.clone()],
+        &[yarn, four.clone(), ("llama.rope.scaling.original_context_length", Value::U32(8))],
+        &[("llama.rope.scaling.attn_factor", Value::F32(1.2))],
+        &[("llama.attention.sliding_window", Value::U32(30))],
+        &[("llama.final_logit_softcapping", Value::F32(2.0))],
+        &[("llama.rope.scale_linear", Value::F32(8.0))],
     ];
+    let mut seen = std::collections::BTreeSet::from([plain.clone()]);
     for overrides in changes {
         let changed = Model::load(&file, &overriding(overrides)).unwrap();
-        assert_ne!(digests(&changed)[1..], plain[1..], "{overrides:?}");
+        assert!(seen.insert(digests(&changed)), "{overrides:?}");
     }
-    let none = [("llama.rope.scaling.type", Value::from("none")), ("llama.rope.scaling.factor", Value::F32(4.0))];
-    assert_eq!(digests(&Model::load(&file, &overriding(&none)).unwrap()), plain);
+    let same: [&[(&str, Value)]; 4] = [
+        &[("llama.rope.scaling.type", "none".into()), four],
+        &[("llama.rope.scaling.factor", Value::F32(0.0))],
+        &[("llama.attention.sliding_window", Value::U32(0))],
+        &[("llama.attention.sliding_window", Value::U32(40))],
+    ];
+    for overrides in same {
+        assert_eq!(digests(&Model::load(&file, &overriding(overrides)).unwrap()), plain, "{overrides:?}");
+    }
     let short = Model::load(&file, &overriding(&[("llama.context_length", Value::U32(4))])).unwrap();
     let error = short.logits_for(&[1; 5], |_, _| {}).unwrap_err();
     assert!(matches!(error, Error::Model(model::Error::ContextTooShort { tokens: 5, context_length: 4 })), "{error}");

@@ -82,10 +82,22 @@ architecture_keys! {
     rope_dimension_count = "rope.dimension_count";
     /// Base of the rotary frequencies.
     rope_freq_base = "rope.freq_base";
-    /// Kind of context extension: `none`, `linear`, `yarn`.
+    /// Kind of context extension: `none`, `linear`, `yarn`, `longrope`.
     rope_scaling_type = "rope.scaling.type";
     /// Factor of the context extension.
     rope_scaling_factor = "rope.scaling.factor";
     /// Linear scale under its old name.
     rope_scale_linear = "rope.scale_linear";
+    /// Context in tokens before its extension; [`context_length`] if absent.
+    rope_scaling_original_context_length = "rope.scaling.original_context_length";
+    /// Factor of turned queries and keys.
+    rope_scaling_attn_factor = "rope.scaling.attn_factor";
+    /// Base of the rotary frequencies in layers with a sliding window.
+    rope_freq_base_swa = "rope.freq_base_swa";
+    /// Positions that a layer with a sliding window sees; none or 0 for all.
+    sliding_window = "attention.sliding_window";
+    /// Which layers have a sliding window, or the number of layers of which the last has none.
+    sliding_window_pattern = "attention.sliding_window_pattern";
+    /// Bound of the logits; none or 0 for no bound.
+    final_logit_softcapping = "final_logit_softcapping";
 }

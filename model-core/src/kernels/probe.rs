@@ -2,7 +2,9 @@
 //! exactly if they agree on every bit. For tests only.
 
 use super::{Activations, Forms, Kernel, matmul};
-use crate::math::{Angles, Rope, add_assign, rms_norm_into, silu_mul};
+use crate::math::{
+    Angles, Pairing, Rope, Rotation, add_assign, cap_softly, gelu_mul, rms_norm, rms_norm_into, scale, silu_mul,
+};
 use crate::model::attention::{AttentionInput, attend};
 use crate::model::kv_cache::KvCache;
 use crate::pack::Matrix;
@@ -81,15 +83,20 @@ fn attention(kernel: Kernel, random: &mut Random) -> Option<Vec<f32>> {
     let positions = random.number(1, 100);
     let mut part = |heads: usize| random.floats(positions * heads * head_dim);
     let (mut q, mut k, v) = (part(kv_heads * shared), part(kv_heads), part(kv_heads));
+    let pairing = if random.number(0, 1) == 0 { Pairing::Neighbours } else { Pairing::Halves };
+    let rotation =
+        Rotation { pairing, dim: head_dim, theta: 10_000.0, scale: 2.0, yarn_context: Some(64), magnitude: 1.0 };
     let mut angles = Angles::default();
-    Rope::new(head_dim, 10_000.0, 1.0, None).angles_into(5, positions, &mut angles);
+    Rope::new(&rotation, None).angles_into(5, positions, &mut angles);
     angles.apply(&mut q, head_dim);
     angles.apply(&mut k, head_dim);
+    let window = random.number(1, 100);
     let mut cache = KvCache::new(1, kv_heads, head_dim);
     cache.reserve(positions).ok()?;
     let mut out = vec![0.0; q.len()];
     let scale = 1.0 / (head_dim as f32).sqrt();
-    let input = AttentionInput { kernel, layer: 0, start: 0, scale, q: &q, k: &k, v: &v, profile: &profile::OFF };
+    let input =
+        AttentionInput { kernel, layer: 0, start: 0, window, scale, q: &q, k: &k, v: &v, profile: &profile::OFF };
     attend(&mut cache, input, &mut out).ok()?;
     Some(out)
 }
@@ -98,8 +105,12 @@ fn elementwise(random: &mut Random) -> Vec<f32> {
     let count = random.number(1, 200);
     let [mut x, y, weight] = [0; 3].map(|_| random.floats(count));
     silu_mul(&mut x, &y);
+    gelu_mul(&mut x, &y);
+    scale(&mut x, 3.0);
     add_assign(&mut x, &y);
     let mut out = vec![0.0; count];
     rms_norm_into(&x, &weight, 1e-5, &mut out);
+    rms_norm(&mut out, &weight, 1e-5);
+    cap_softly(&mut out, 2.0);
     out
 }

@@ -10,9 +10,18 @@ const BLOCK: usize = 32;
 
 /// `out = x / sqrt(mean(x²) + epsilon) * weight`, all of the same length (Zhang and Sennrich 2019, RMSNorm).
 pub fn rms_norm_into(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
-    let inverse = 1.0 / (sum_of_squares(x) / x.len() as f32 + epsilon).sqrt();
-    let inverse = F32x4::splat(inverse);
+    let inverse = inverse_root_mean_square(x, epsilon);
     write(out, x, weight, |x, weight| x * inverse * weight);
+}
+
+/// [`rms_norm_into`] in place.
+pub fn rms_norm(x: &mut [f32], weight: &[f32], epsilon: f32) {
+    let inverse = inverse_root_mean_square(x, epsilon);
+    update(x, weight, |x, weight| x * inverse * weight);
+}
+
+fn inverse_root_mean_square(x: &[f32], epsilon: f32) -> F32x4 {
+    F32x4::splat(1.0 / (sum_of_squares(x) / x.len() as f32 + epsilon).sqrt())
 }
 
 fn sum_of_squares(x: &[f32]) -> f32 {
@@ -25,6 +34,31 @@ fn sum_of_squares(x: &[f32]) -> f32 {
 pub fn silu_mul(gate: &mut [f32], up: &[f32]) {
     let (one, factor) = (F32x4::splat(1.0), F32x4::splat(-std::f32::consts::LOG2_E));
     update(gate, up, |gate, up| gate / (one + (gate * factor).exp2()) * up);
+}
+
+/// `gate = gelu(gate) * up`, with the Gaussian error linear unit (Hendrycks and Gimpel 2016) in its approximation by a
+/// hyperbolic tangent, which is `x * sigmoid(2 sqrt(2 / pi) (x + 0.044715 x³))`, and the fast exponential.
+pub fn gelu_mul(gate: &mut [f32], up: &[f32]) {
+    const FACTOR: f32 =
+        -2.0 * std::f32::consts::FRAC_2_SQRT_PI * std::f32::consts::FRAC_1_SQRT_2 * std::f32::consts::LOG2_E;
+    let [one, factor, cubic] = [1.0, FACTOR, 0.044_715].map(F32x4::splat);
+    update(gate, up, |gate, up| {
+        let inner = gate + cubic * (gate * gate * gate);
+        gate / (one + (inner * factor).exp2()) * up
+    });
+}
+
+/// `x = x * factor`.
+pub fn scale(x: &mut [f32], factor: f32) {
+    let factor = F32x4::splat(factor);
+    map(x, |x| x * factor);
+}
+
+/// `x = cap * tanh(x / cap)` for finite `x` and a `cap` above 0, with the fast exponential.
+pub fn cap_softly(x: &mut [f32], cap: f32) {
+    let [one, two] = [1.0, 2.0].map(F32x4::splat);
+    let (cap, factor) = (F32x4::splat(cap), F32x4::splat(2.0 * std::f32::consts::LOG2_E / cap));
+    map(x, |x| cap * (one - two / (one + (x * factor).exp2())));
 }
 
 /// `x += y`.
@@ -64,6 +98,31 @@ pub(super) fn update_by_two(x: &mut [f32], y: &[f32], z: &[f32], f: impl Fn(F32x
     }
 }
 
+/// `(a, b) = (a cosine - b sine, b cosine + a sine)` value by value, all of the same length.
+pub(super) fn rotate_halves(a: &mut [f32], b: &mut [f32], cosines: &[f32], sines: &[f32]) {
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks_mut(), b.as_chunks_mut());
+    let ((cosines, cosines_rest), (sines, sines_rest)) = (cosines.as_chunks(), sines.as_chunks());
+    for (((a, b), cosines), sines) in a.iter_mut().zip(b).zip(cosines).zip(sines) {
+        rotate_block(a, b, cosines, sines);
+    }
+    if !a_rest.is_empty() {
+        let (mut last_a, mut last_b) = (padded(a_rest), padded(b_rest));
+        rotate_block(&mut last_a, &mut last_b, &padded(cosines_rest), &padded(sines_rest));
+        a_rest.copy_from_slice(&last_a[..a_rest.len()]);
+        b_rest.copy_from_slice(&last_b[..b_rest.len()]);
+    }
+}
+
+#[inline(always)]
+fn rotate_block(a: &mut [f32; BLOCK], b: &mut [f32; BLOCK], cosines: &[f32; BLOCK], sines: &[f32; BLOCK]) {
+    let pairs = fours_mut(a).iter_mut().zip(fours_mut(b));
+    for (((a, b), cosines), sines) in pairs.zip(fours(cosines)).zip(fours(sines)) {
+        let (x, y, cosine, sine) = (F32x4::load(a), F32x4::load(b), F32x4::load(cosines), F32x4::load(sines));
+        (x * cosine - y * sine).store(a);
+        (y * cosine + x * sine).store(b);
+    }
+}
+
 /// Calls `work` with the index within its block and the value of each four.
 #[inline(always)]
 fn each_block(x: &[f32], mut work: impl FnMut(usize, F32x4)) {
@@ -86,6 +145,19 @@ fn write(out: &mut [f32], x: &[f32], y: &[f32], f: impl Fn(F32x4, F32x4) -> F32x
     if !rest.is_empty() {
         let mut last = [0.0; BLOCK];
         write_block(&mut last, &padded(x_rest), &padded(y_rest), &f);
+        rest.copy_from_slice(&last[..rest.len()]);
+    }
+}
+
+/// `x = f(x)` value by value.
+#[inline(always)]
+fn map(x: &mut [f32], f: impl Fn(F32x4) -> F32x4) {
+    let (blocks, rest) = x.as_chunks_mut::<BLOCK>();
+    let map_block = |x: &mut [f32; BLOCK]| fours_mut(x).iter_mut().for_each(|x| f(F32x4::load(x)).store(x));
+    blocks.iter_mut().for_each(map_block);
+    if !rest.is_empty() {
+        let mut last = padded(rest);
+        map_block(&mut last);
         rest.copy_from_slice(&last[..rest.len()]);
     }
 }
@@ -147,6 +219,41 @@ mod tests {
             rms_norm_into(&x, &vec![2.0; len], 1e-6, &mut out);
             let mean = out.iter().map(|v| v * v).sum::<f32>() / len as f32;
             assert!((mean - 4.0).abs() < 1e-4, "{len}: {mean}");
+        }
+    }
+
+    #[test]
+    fn rms_norm_in_place_has_the_same_bits() {
+        let x: Vec<f32> = (0..77).map(|i| (i as f32 * 0.7 - 3.0) * 1.5).collect();
+        let (weight, mut out) = ([0.3; 77], [0.0; 77]);
+        rms_norm_into(&x, &weight, 1e-6, &mut out);
+        let mut in_place = x;
+        rms_norm(&mut in_place, &weight, 1e-6);
+        assert_eq!(in_place, out);
+    }
+
+    #[test]
+    fn gelu_agrees_with_its_definition_in_double_precision() {
+        for i in -200..=200 {
+            let x = f64::from(i) * 0.05;
+            let inner = libm::sqrt(2.0 / std::f64::consts::PI) * (x + 0.044_715 * x * x * x);
+            let (mut gate, expected) = ([x as f32], 0.5 * x * (1.0 + libm::tanh(inner)) * 3.0);
+            gelu_mul(&mut gate, &[3.0]);
+            assert!((f64::from(gate[0]) - expected).abs() < 1e-5 * x.abs().max(1e-3), "{x}: {} {expected}", gate[0]);
+        }
+        let mut ends = [1e20, -1e20, f32::NAN];
+        gelu_mul(&mut ends, &[1.0; 3]);
+        assert!(ends[0] == 1e20 && ends[1].abs() < 1e-15 && ends[2].is_nan(), "{ends:?}");
+    }
+
+    #[test]
+    fn a_soft_cap_bounds_and_keeps_small_values() {
+        for i in -300..=300 {
+            let x = f64::from(i);
+            let mut capped = [x as f32; 2];
+            cap_softly(&mut capped, 30.0);
+            let expected = 30.0 * libm::tanh(x / 30.0);
+            assert!((f64::from(capped[0]) - expected).abs() < 2e-4, "{x}: {} {expected}", capped[0]);
         }
     }
 

@@ -7,7 +7,7 @@ pub(crate) mod lanes;
 mod rope;
 pub(crate) mod softmax;
 
-pub use elementwise::{add_assign, rms_norm_into, silu_mul};
+pub use elementwise::{add_assign, cap_softly, gelu_mul, rms_norm, rms_norm_into, scale, silu_mul};
 pub(crate) use elementwise::{all_finite, max_abs};
 pub use exp::exp;
-pub use rope::{Angles, Rope};
+pub use rope::{Angles, Pairing, Rope, Rotation};

@@ -1,10 +1,12 @@
 //! Grouped-query attention of a batch of tokens in one layer, over the quantised cache.
 //!
-//! For one query head: scores over all positions up to its own, softmax with the exact maximum and a sum in eight
+//! For one query head: scores over all positions that it sees, up to its own, softmax with the exact maximum and a sum in eight
 //! virtual lanes, then for each cache segment of 32 positions the weights `probability * value scale` become 16-bit codes
 //! with a scale of the segment, and the segments' exact integer sums are added up in order. Query heads that share a KV
 //! head share the loads of its codes, nothing else: each head of each token has the bits it would have alone, so batches
 //! and threads cannot change one.
+
+use std::ops::Range;
 
 use super::kv_cache::{KvCache, Place, VALUE_LIMIT};
 use crate::kernels::{Kernel, NonFinite, QUERIES, SEGMENT, Weights, quantize_into};
@@ -21,6 +23,8 @@ pub struct AttentionInput<'a> {
     pub layer: usize,
     /// Position of the batch's first token.
     pub start: usize,
+    /// Last positions that a token sees, its own included; above 0.
+    pub window: usize,
     /// Factor of the scores, usually `1 / sqrt(head_dim)`; above 0.
     pub scale: f32,
     /// Rotated queries, `[tokens, heads, head_dim]`.
@@ -58,7 +62,9 @@ pub fn attend(cache: &mut KvCache, input: AttentionInput<'_>, out: &mut [f32]) -
     let shared = input.q.len() / input.k.len().max(1);
     let together = shared.div_ceil(shared.div_ceil(QUERIES).max(1)) * head_dim;
     parallel::chunks(out, shared * head_dim, Scratch::default, |scratch, i, out| {
-        let view = Head { cache, input, kv_head: i % kv_heads, positions: input.start + i / kv_heads + 1 };
+        let positions = input.start + i / kv_heads + 1;
+        let first = positions.saturating_sub(input.window);
+        let view = Head { cache, input, kv_head: i % kv_heads, first, positions };
         let queries = &input.q[i * shared * head_dim..][..shared * head_dim];
         for (queries, out) in queries.chunks(together).zip(out.chunks_mut(together)) {
             if view.attend(queries, scratch, out).is_err() {
@@ -79,12 +85,15 @@ fn store(cache: &mut KvCache, input: AttentionInput<'_>) -> Result<(), NonFinite
     Ok(())
 }
 
-/// The first positions of one KV head of one layer.
+/// What a token sees of one KV head of one layer.
 #[derive(Clone, Copy)]
 struct Head<'a> {
     cache: &'a KvCache,
     input: AttentionInput<'a>,
     kv_head: usize,
+    /// The first position that counts.
+    first: usize,
+    /// The last position that counts, and one.
     positions: usize,
 }
 
@@ -127,19 +136,30 @@ impl Head<'_> {
         Ok(factors)
     }
 
-    /// Positions of a segment that count.
+    /// Segments with positions that count.
+    fn segments(self) -> Range<usize> {
+        self.first / SEGMENT..self.positions.div_ceil(SEGMENT)
+    }
+
+    /// Positions of a segment before those that count.
+    fn hidden(self, segment: usize) -> usize {
+        self.first.saturating_sub(segment * SEGMENT)
+    }
+
+    /// Positions of a segment up to the last that counts.
     fn used(self, segment: usize) -> usize {
         (self.positions - segment * SEGMENT).min(SEGMENT)
     }
 
-    /// Fills `scratch.scores`, with minus infinity behind the last position.
+    /// Fills `scratch.scores`, with minus infinity for positions that do not count.
     fn scores(self, count: usize, scratch: &mut Scratch) {
-        scratch.scores.resize(self.positions.div_ceil(SEGMENT) * count, [0.0; SEGMENT]);
-        for (segment, scores) in scratch.scores.chunks_exact_mut(count).enumerate() {
+        scratch.scores.resize(self.segments().len() * count, [0.0; SEGMENT]);
+        for (segment, scores) in self.segments().zip(scratch.scores.chunks_exact_mut(count)) {
             let (keys, ..) = self.cache.segment(segment, self.input.layer, self.kv_head);
-            let used = self.used(segment);
+            let (hidden, used) = (self.hidden(segment), self.used(segment));
             self.input.kernel.scores(keys, &scratch.queries, used, scores);
             for scores in scores {
+                scores[..hidden].fill(f32::NEG_INFINITY);
                 scores[used..].fill(f32::NEG_INFINITY);
             }
         }
@@ -150,10 +170,11 @@ impl Head<'_> {
         let Scratch { scores, weights, .. } = scratch;
         weights.resize(scores.len(), Weights { codes: [0; SEGMENT], scale: 0.0 });
         let segments = scores.chunks_exact(softmaxes.len()).zip(weights.chunks_exact_mut(softmaxes.len()));
-        for (segment, (scores, weights)) in segments.enumerate() {
+        for (segment, (scores, weights)) in self.segments().zip(segments) {
             let (_, _, scales) = self.cache.segment(segment, self.input.layer, self.kv_head);
             // What lies behind the last position may be of another batch, and must not even be seen.
             let mut scales = *scales;
+            scales[..self.hidden(segment)].fill(0.0);
             scales[self.used(segment)..].fill(0.0);
             for ((weights, softmax), scores) in weights.iter_mut().zip(softmaxes.iter_mut()).zip(scores) {
                 weights.scale = softmax.weigh(scores, &scales, VALUE_LIMIT, &mut weights.codes);
@@ -165,7 +186,7 @@ impl Head<'_> {
     fn mix(self, count: usize, scratch: &mut Scratch) {
         scratch.mixed.clear();
         scratch.mixed.resize(count * self.cache.padded_dim(), 0.0);
-        for (segment, weights) in scratch.weights.chunks_exact(count).enumerate() {
+        for (segment, weights) in self.segments().zip(scratch.weights.chunks_exact(count)) {
             let (_, values, _) = self.cache.segment(segment, self.input.layer, self.kv_head);
             self.input.kernel.mix(values, weights, self.used(segment), &mut scratch.mixed);
         }

@@ -6,8 +6,8 @@ use super::forward::Scratch;
 use super::kv_cache::KvCache;
 use super::weights::Block;
 use super::{Error, Model, Part, ffn};
-use crate::kernels::{Forms, NonFinite, matmul};
-use crate::math::{add_assign, all_finite, rms_norm_into};
+use crate::kernels::{Forms, NonFinite};
+use crate::math::{add_assign, all_finite, rms_norm, rms_norm_into};
 use crate::profile::Stage;
 
 /// Which layer, and where its batch begins.
@@ -56,45 +56,77 @@ fn attention(
     scratch: &mut Scratch,
 ) -> Result<(), NonFiniteIn> {
     let (config, kernel) = (&model.config, model.kernel);
-    let (dim, query_dim, kv_dim) = (config.dim, config.query_dim(), config.kv_dim());
-    let tokens = x.len() / dim;
-    let Scratch { profile, angles, activations, normed, query, key, value, mixed, .. } = scratch;
+    let (dim, query_dim) = (config.dim, config.query_dim());
+    let Scratch { profile, activations, normed, .. } = scratch;
 
     norm(x, &weights.attention_norm, config.norm_epsilon, normed);
     profile.mark(Stage::Norm);
     activations
-        .quantize(normed, dim, Forms::of(&[&weights.query, &weights.key, &weights.value]))
+        .quantize(normed, dim, Forms::of(&[&weights.query.weight, &weights.key.weight, &weights.value.weight]))
         .map_err(Part::AttentionInput.err())?;
     profile.mark(Stage::Quantize);
-    query.resize(tokens * query_dim, 0.0);
-    key.resize(tokens * kv_dim, 0.0);
-    value.resize(tokens * kv_dim, 0.0);
-    matmul(kernel, &weights.query, activations, query);
-    profile.mark(Stage::Query);
-    matmul(kernel, &weights.key, activations, key);
-    profile.mark(Stage::Key);
-    matmul(kernel, &weights.value, activations, value);
-    profile.mark(Stage::Value);
-    angles.apply(query, config.head_dim);
-    angles.apply(key, config.head_dim);
-    profile.mark(Stage::Rope);
+    project(model, weights, place.layer, scratch);
 
-    mixed.resize(tokens * query_dim, 0.0);
-    let scale = config.attention_scale;
-    let input =
-        AttentionInput { kernel, layer: place.layer, start: place.start, scale, q: query, k: key, v: value, profile };
+    let Scratch { profile, activations, normed, query, key, value, mixed, .. } = scratch;
+    mixed.resize(query.len(), 0.0);
+    let input = AttentionInput {
+        kernel,
+        layer: place.layer,
+        start: place.start,
+        window: config.local(place.layer).map_or(usize::MAX, |local| local.window),
+        scale: config.attention_scale,
+        q: query,
+        k: key,
+        v: value,
+        profile,
+    };
     attend(cache, input, mixed).map_err(Part::Attention.err())?;
     profile.mark(Stage::Attention);
     activations
-        .quantize(mixed, query_dim, Forms::of(&[&weights.attention_output]))
+        .quantize(mixed, query_dim, Forms::of(&[&weights.attention_output.weight]))
         .map_err(Part::AttentionOutput.err())?;
     profile.mark(Stage::Quantize);
     // The norm is spent; its buffer takes the output.
-    matmul(kernel, &weights.attention_output, activations, normed);
+    weights.attention_output.multiply(kernel, activations, normed);
     profile.mark(Stage::AttentionOutput);
+    if let Some(weight) = &weights.attention_output_norm {
+        norm_in_place(normed, weight, config.norm_epsilon);
+        profile.mark(Stage::Norm);
+    }
     add_assign(x, normed);
     profile.mark(Stage::Residual);
     Ok(())
+}
+
+/// Turned queries and keys, and values, of the activations in `scratch`.
+fn project(model: &Model, weights: &Block, layer: usize, scratch: &mut Scratch) {
+    let (config, kernel) = (&model.config, model.kernel);
+    let Scratch { profile, angles, local_angles, activations, query, key, value, .. } = scratch;
+    let tokens = activations.tokens();
+    query.resize(tokens * config.query_dim(), 0.0);
+    key.resize(tokens * config.kv_dim(), 0.0);
+    value.resize(tokens * config.kv_dim(), 0.0);
+    weights.query.multiply(kernel, activations, query);
+    profile.mark(Stage::Query);
+    weights.key.multiply(kernel, activations, key);
+    profile.mark(Stage::Key);
+    weights.value.multiply(kernel, activations, value);
+    profile.mark(Stage::Value);
+    if let (Some(query_norm), Some(key_norm)) = (&weights.query_norm, &weights.key_norm) {
+        norm_in_place(query, query_norm, config.norm_epsilon);
+        norm_in_place(key, key_norm, config.norm_epsilon);
+        profile.mark(Stage::Norm);
+    }
+    let turns_otherwise = config.local(layer).is_some_and(|local| local.rotation.is_some());
+    let angles = if turns_otherwise { local_angles } else { angles };
+    angles.apply(query, config.head_dim);
+    angles.apply(key, config.head_dim);
+    profile.mark(Stage::Rope);
+}
+
+/// Normalises every row of `x`, `[rows, weight.len()]`.
+pub(super) fn norm_in_place(x: &mut [f32], weight: &[f32], epsilon: f32) {
+    x.chunks_exact_mut(weight.len()).for_each(|x| rms_norm(x, weight, epsilon));
 }
 
 /// Normalises every row of `x`, `[tokens, dim]`.

@@ -1,5 +1,7 @@
 //! What can be wrong with tensors, and with the numbers they yield.
 
+use crate::config::SUPPORTED_ARCHITECTURES;
+
 /// Where in a layer a number appeared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
@@ -50,10 +52,16 @@ pub enum Error {
         found: Vec<u64>,
     },
     /// A tensor that the supported architecture does not have and that would change the result.
-    #[error("tensor `{tensor}` is not part of a supported model; this kind of model needs another program")]
+    #[error(
+        "tensor `{tensor}` is not part of a {architecture} model as it is supported (architectures: {known}); this kind of \
+         model needs another program",
+        known = SUPPORTED_ARCHITECTURES.join(", ")
+    )]
     UnexpectedTensor {
         /// Its name.
         tensor: String,
+        /// The file's architecture.
+        architecture: String,
     },
     /// There is not enough memory for the weights.
     #[error(
@@ -70,7 +78,7 @@ pub enum Error {
         /// Bytes that they may take.
         limit_bytes: u64,
     },
-    /// A small tensor (a norm, rotary factors) holds an infinite or undefined number, or a factor that is not positive.
+    /// A small tensor (a norm, a bias, rotary factors) holds an infinite or undefined number, or a factor that is not positive.
     #[error("tensor `{tensor}` holds {found} at index {index}; the file is damaged")]
     BadValue {
         /// Its name.

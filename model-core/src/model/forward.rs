@@ -4,7 +4,7 @@
 use super::kv_cache::KvCache;
 use super::{Error as ModelError, Model, block};
 use crate::kernels::{Activations, Forms, matmul};
-use crate::math::{Angles, all_finite, rms_norm_into};
+use crate::math::{Angles, add_assign, all_finite, cap_softly, rms_norm_into, scale};
 use crate::profile::{Profile, Stage};
 use crate::{Error, TokenId};
 
@@ -27,6 +27,8 @@ pub(super) struct Scratch {
     pub profile: Profile,
     /// Of the batch's positions, the same in all layers.
     pub angles: Angles,
+    /// In place of `angles` in layers with a sliding window that turn otherwise.
+    pub local_angles: Angles,
     pub activations: Activations,
     /// `[tokens, dim]`
     pub normed: Vec<f32>,
@@ -58,7 +60,13 @@ impl Forward {
                 return Err(ModelError::UnknownToken { index: start + i, id, vocab }.into());
             }
         }
+        if let Some(factor) = model.config.embedding_scale {
+            scale(&mut self.x, factor);
+        }
         model.rope.angles_into(start, tokens.len(), &mut self.scratch.angles);
+        if let Some(rope) = &model.local_rope {
+            rope.angles_into(start, tokens.len(), &mut self.scratch.local_angles);
+        }
         (self.start, self.tokens, self.next_layer) = (start, tokens.len(), 0);
         self.scratch.profile.mark(Stage::Embedding);
         Ok(())
@@ -117,7 +125,13 @@ impl Forward {
         scratch.profile.mark(Stage::Quantize);
         logits.resize(count * config.vocab, 0.0);
         matmul(model.kernel, head, &scratch.activations, logits);
+        if let Some(bias) = &model.weights.output_bias {
+            logits.chunks_exact_mut(config.vocab).for_each(|logits| add_assign(logits, bias));
+        }
         let finite = all_finite(logits);
+        if let Some(cap) = config.logit_cap {
+            cap_softly(logits, cap);
+        }
         scratch.profile.mark(Stage::Head);
         if finite { Ok(()) } else { Err(ModelError::NonFiniteLogits) }
     }

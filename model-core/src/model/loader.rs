@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use super::plan::{Kind, Planned, check_vector, plan, weights_per_token};
 use super::residency::Place;
-use super::weights::{Kind, Loaded, Planned, Weights, check_vector, plan, weights_per_token};
+use super::weights::{Loaded, Weights};
 use super::{Error as ModelError, Model};
 use crate::Error;
 use crate::budget::Budget;
@@ -204,10 +205,10 @@ impl Tensors {
 
     /// Packs the next rows of the next tensor.
     fn unit(&mut self, source: &dyn ByteSource) -> Result<(), Error> {
-        let Some(Planned { info, kind }) = self.plan.get(self.loaded.len()) else { return Ok(()) };
-        let form = self.form;
-        let loaded = match kind {
-            Kind::Vector => Some(Loaded::Vector(read_vector(source, info)?)),
+        let Some(planned) = self.plan.get(self.loaded.len()) else { return Ok(()) };
+        let (form, info) = (self.form, &planned.info);
+        let loaded = match planned.kind {
+            Kind::Vector | Kind::Divisors => Some(Loaded::Vector(read_vector(source, planned)?)),
             Kind::Matrix => {
                 let packer = match &mut self.packer {
                     Some(packer) => packer,
@@ -219,7 +220,7 @@ impl Tensors {
         };
         if let Some(loaded) = loaded {
             self.done_bytes += info.bytes;
-            self.loaded.insert(info.name.clone(), loaded);
+            self.loaded.insert(planned.slot.clone(), loaded);
         }
         Ok(())
     }
@@ -227,12 +228,12 @@ impl Tensors {
     /// Packs everything that is left, tensors in parallel.
     fn pack_all(&mut self, source: &(dyn ByteSource + Sync)) -> Result<(), Error> {
         let form = self.form;
-        self.loaded = pack_in_parallel(&self.plan, |Planned { info, kind }| {
-            let loaded = match kind {
-                Kind::Vector => Loaded::Vector(read_vector(source, info)?),
-                Kind::Matrix => Loaded::Matrix(pack(source, info, form)?),
+        self.loaded = pack_in_parallel(&self.plan, |planned| {
+            let loaded = match planned.kind {
+                Kind::Vector | Kind::Divisors => Loaded::Vector(read_vector(source, planned)?),
+                Kind::Matrix => Loaded::Matrix(pack(source, &planned.info, form)?),
             };
-            Ok((info.name.clone(), loaded))
+            Ok((planned.slot.clone(), loaded))
         })?;
         self.done_bytes = self.total_bytes;
         Ok(())
@@ -240,17 +241,17 @@ impl Tensors {
 
     fn finish(self, kernel: Option<Kernel>) -> Result<Model, Error> {
         let weights = Weights::assemble(&self.config, self.loaded)?;
-        let Config { rope_theta, rope_scale, rotary_dim, .. } = self.config;
-        let rope = Rope::new(rotary_dim, f64::from(rope_theta), f64::from(rope_scale), weights.rope_factors());
+        let local = self.config.local.as_ref().and_then(|local| local.rotation.as_ref());
         Ok(Model {
-            config: self.config,
             tokenizer: self.tokenizer,
             chat: self.chat,
-            weights,
             weights_per_token: weights_per_token(&self.plan),
             residency: self.form.residency,
-            rope,
+            rope: Rope::new(&self.config.rotation, weights.rope_factors()),
+            local_rope: local.map(|rotation| Rope::new(rotation, None)),
             kernel: kernel.unwrap_or_else(Kernel::detect),
+            config: self.config,
+            weights,
         })
     }
 }
@@ -290,14 +291,15 @@ fn pack(source: &dyn ByteSource, info: &TensorInfo, form: Form) -> Result<Matrix
     packer.finish().ok_or_else(|| ModelError::MissingTensor { tensor: info.name.clone() }.into())
 }
 
-/// Reads a norm or rotary factors.
-fn read_vector(source: &dyn ByteSource, info: &TensorInfo) -> Result<Vec<f32>, Error> {
+/// Reads a norm, a bias or rotary factors.
+fn read_vector(source: &dyn ByteSource, planned: &Planned) -> Result<Vec<f32>, Error> {
+    let info = &planned.info;
     let tensor = || info.name.clone();
-    // The reader has checked that the tensor lies inside the file, the plan that it has at most 2^20 elements.
+    // The reader has checked that the tensor lies inside the file, the plan that it has at most 2^24 elements.
     let mut bytes = vec![0; info.bytes as usize];
     let mut values = vec![0.0; info.elements() as usize];
     source.read_at(info.offset, &mut bytes).map_err(|source| PackError::Source { tensor: tensor(), source })?;
     quant::dequantize(info.ty, &bytes, &mut values).map_err(|source| PackError::Format { tensor: tensor(), source })?;
-    check_vector(&info.name, &values)?;
+    check_vector(planned, &values)?;
     Ok(values)
 }

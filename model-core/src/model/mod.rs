@@ -8,7 +8,9 @@ mod evaluate;
 mod ffn;
 mod forward;
 pub mod kv_cache;
+mod linear;
 mod loader;
+mod plan;
 mod residency;
 mod traffic;
 mod weights;
@@ -40,6 +42,8 @@ pub struct Model {
     weights_per_token: u64,
     residency: Residency,
     rope: Rope,
+    /// Of layers with a sliding window, if they turn otherwise.
+    local_rope: Option<Rope>,
     kernel: Kernel,
 }
 

@@ -2,7 +2,7 @@
 //! nothing of where the memory and its costs come from.
 
 use super::Error;
-use super::weights::{Kind, Planned};
+use super::plan::{Kind, Planned};
 use crate::pack::{Packer, Precision, Residency};
 
 /// Tokens from which on a call pays for wide weights. Where reading memory is charged once per call, as on the Internet
@@ -61,10 +61,10 @@ impl Place {
 
 fn packed_bytes(plan: &[Planned], precision: Precision, residency: Residency) -> Result<u64, crate::Error> {
     let mut bytes = 0u64;
-    for Planned { info, kind } in plan {
+    for Planned { info, kind, .. } in plan {
         let tensor = match kind {
             Kind::Matrix => Packer::packed_bytes(info, precision, residency)?,
-            Kind::Vector => 4 * info.elements(),
+            Kind::Vector | Kind::Divisors => 4 * info.elements(),
         };
         bytes = bytes.saturating_add(tensor);
     }
@@ -80,7 +80,7 @@ mod tests {
     fn plan() -> Vec<Planned> {
         let tensor = |name: &str, ty: GgmlType| {
             let info = TensorInfo { name: name.into(), shape: vec![64, 64], ty, offset: 0, bytes: 0 };
-            Planned { info, kind: Kind::Matrix }
+            Planned { slot: info.name.clone(), info, kind: Kind::Matrix }
         };
         vec![tensor("a", GgmlType::Q4_0), tensor("b", GgmlType::Q8_0)]
     }

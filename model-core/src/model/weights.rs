@@ -1,40 +1,18 @@
-//! Names of tensors to packed weights, checked against the [`Config`].
+//! The weights of a model, each in its place.
 
 use std::collections::BTreeMap;
 
 use super::Error;
+use super::linear::Linear;
+use super::plan::{OUTPUT, OUTPUT_NORM, ROPE_FACTORS, in_block};
 use crate::config::{Config, EMBEDDING};
-use crate::gguf::{File, TensorInfo};
-use crate::pack::{self, Matrix};
-use crate::quant;
-
-const OUTPUT_NORM: &str = "output_norm.weight";
-const OUTPUT: &str = "output.weight";
-const ROPE_FACTORS: &str = "rope_freqs.weight";
-/// Tensors that old converters wrote and nobody reads: the rotary frequencies follow from the metadata.
-const HARMLESS_SUFFIX: &str = ".attn_rot_embd.weight";
+use crate::pack::Matrix;
 
 /// A tensor in memory.
 #[derive(Debug)]
 pub(super) enum Loaded {
     Matrix(Matrix),
     Vector(Vec<f32>),
-}
-
-/// What becomes of a tensor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// Packed for products.
-    Matrix,
-    /// Kept as `f32`.
-    Vector,
-}
-
-/// A tensor to be loaded.
-#[derive(Debug, Clone)]
-pub(super) struct Planned {
-    pub info: TensorInfo,
-    pub kind: Kind,
 }
 
 /// Everything the layers read.
@@ -47,36 +25,47 @@ pub(super) struct Weights {
     pub output_norm: Vec<f32>,
     /// `[vocab, dim]`; the embedding serves where there is none.
     output: Option<Matrix>,
+    /// `[vocab]`
+    pub output_bias: Option<Vec<f32>>,
     /// `[rotary_dim / 2]`
     rope_factors: Option<Vec<f32>>,
 }
 
-/// The weights of one layer.
+/// The weights of one layer. Norms that not every architecture has are absent where it does not.
 #[derive(Debug)]
 pub(super) struct Block {
     /// `[dim]`
     pub attention_norm: Vec<f32>,
     /// `[query_dim, dim]`
-    pub query: Matrix,
+    pub query: Linear,
     /// `[kv_dim, dim]`
-    pub key: Matrix,
+    pub key: Linear,
     /// `[kv_dim, dim]`
-    pub value: Matrix,
+    pub value: Linear,
+    /// `[head_dim]`, for each head of the query.
+    pub query_norm: Option<Vec<f32>>,
+    /// `[head_dim]`, for each head of the key.
+    pub key_norm: Option<Vec<f32>>,
     /// `[dim, query_dim]`
-    pub attention_output: Matrix,
+    pub attention_output: Linear,
+    /// `[dim]`, of the output of attention.
+    pub attention_output_norm: Option<Vec<f32>>,
     /// `[dim]`
     pub ffn_norm: Vec<f32>,
     /// `[hidden, dim]`
-    pub gate: Matrix,
+    pub gate: Linear,
     /// `[hidden, dim]`
-    pub up: Matrix,
+    pub up: Linear,
     /// `[dim, hidden]`
-    pub down: Matrix,
+    pub down: Linear,
+    /// `[dim]`, of the output of the feed-forward network.
+    pub ffn_output_norm: Option<Vec<f32>>,
 }
 
 impl Block {
     fn matrices(&self) -> [&Matrix; 7] {
         [&self.query, &self.key, &self.value, &self.attention_output, &self.gate, &self.up, &self.down]
+            .map(|linear| &linear.weight)
     }
 }
 
@@ -115,7 +104,8 @@ impl Weights {
             embedding: parts.matrix(EMBEDDING)?,
             blocks,
             output_norm: parts.vector(OUTPUT_NORM)?,
-            output: parts.matrix(OUTPUT).ok(),
+            output: parts.matrix(&format!("{OUTPUT}.weight")).ok(),
+            output_bias: parts.vector(&format!("{OUTPUT}.bias")).ok(),
             rope_factors: parts.vector(ROPE_FACTORS).ok(),
         })
     }
@@ -138,111 +128,32 @@ impl Parts {
         }
     }
 
+    fn linear(&mut self, name: &str) -> Result<Linear, Error> {
+        let weight = self.matrix(&format!("{name}.weight"))?;
+        Ok(Linear { weight, bias: self.vector(&format!("{name}.bias")).ok() })
+    }
+
+    fn norm(&mut self, name: &str) -> Result<Vec<f32>, Error> {
+        self.vector(&format!("{name}.weight"))
+    }
+
+    /// The plan has seen to it that what is absent is not part of the architecture.
     fn block(&mut self, layer: usize) -> Result<Block, Error> {
-        let name = |part| block_name(layer, part);
+        let name = |part| in_block(layer, part);
         Ok(Block {
-            attention_norm: self.vector(&name("attn_norm"))?,
-            query: self.matrix(&name("attn_q"))?,
-            key: self.matrix(&name("attn_k"))?,
-            value: self.matrix(&name("attn_v"))?,
-            attention_output: self.matrix(&name("attn_output"))?,
-            ffn_norm: self.vector(&name("ffn_norm"))?,
-            gate: self.matrix(&name("ffn_gate"))?,
-            up: self.matrix(&name("ffn_up"))?,
-            down: self.matrix(&name("ffn_down"))?,
+            attention_norm: self.norm(&name("attn_norm"))?,
+            query: self.linear(&name("attn_q"))?,
+            key: self.linear(&name("attn_k"))?,
+            value: self.linear(&name("attn_v"))?,
+            query_norm: self.norm(&name("attn_q_norm")).ok(),
+            key_norm: self.norm(&name("attn_k_norm")).ok(),
+            attention_output: self.linear(&name("attn_output"))?,
+            attention_output_norm: self.norm(&name("post_attention_norm")).ok(),
+            ffn_norm: self.norm(&name("ffn_norm"))?,
+            gate: self.linear(&name("ffn_gate"))?,
+            up: self.linear(&name("ffn_up"))?,
+            down: self.linear(&name("ffn_down"))?,
+            ffn_output_norm: self.norm(&name("post_ffw_norm")).ok(),
         })
-    }
-}
-
-/// Name of a tensor of a layer.
-pub(crate) fn block_name(layer: usize, part: &str) -> String {
-    format!("blk.{layer}.{part}.weight")
-}
-
-/// A tensor that the architecture has.
-struct Expected {
-    name: String,
-    /// GGUF order, fastest first.
-    shape: Vec<usize>,
-    required: bool,
-}
-
-fn expected(config: &Config) -> impl Iterator<Item = Expected> {
-    let &Config { dim, vocab, rotary_dim, .. } = config;
-    let tensor = |name: &str, shape: &[usize], required| Expected { name: name.into(), shape: shape.into(), required };
-    let global = [
-        tensor(EMBEDDING, &[dim, vocab], true),
-        tensor(OUTPUT_NORM, &[dim], true),
-        tensor(OUTPUT, &[dim, vocab], false),
-        tensor(ROPE_FACTORS, &[rotary_dim / 2], false),
-    ];
-    (0..config.layers).flat_map(|layer| expected_in_block(config, layer)).chain(global)
-}
-
-fn expected_in_block(config: &Config, layer: usize) -> impl Iterator<Item = Expected> {
-    let (dim, hidden, query, kv) = (config.dim, config.hidden, config.query_dim(), config.kv_dim());
-    let tensors: [(&str, &[usize]); 9] = [
-        ("attn_norm", &[dim]),
-        ("attn_q", &[dim, query]),
-        ("attn_k", &[dim, kv]),
-        ("attn_v", &[dim, kv]),
-        ("attn_output", &[query, dim]),
-        ("ffn_norm", &[dim]),
-        ("ffn_gate", &[dim, hidden]),
-        ("ffn_up", &[dim, hidden]),
-        ("ffn_down", &[hidden, dim]),
-    ];
-    tensors
-        .map(|(part, shape)| Expected { name: block_name(layer, part), shape: shape.to_vec(), required: true })
-        .into_iter()
-}
-
-/// What to load, in the order of the file's layers. Every tensor of the file is accounted for.
-///
-/// # Errors
-/// The first tensor that is missing, misshapen, of an unsupported type, or not part of the architecture.
-pub(super) fn plan(config: &Config, file: &File) -> Result<Vec<Planned>, crate::Error> {
-    let mut plan = Vec::new();
-    let mut unread: BTreeMap<&str, &TensorInfo> =
-        file.tensors().iter().map(|info| (info.name.as_str(), info)).collect();
-    for Expected { name, shape, required } in expected(config) {
-        let Some(info) = unread.remove(name.as_str()) else {
-            if required {
-                return Err(Error::MissingTensor { tensor: name }.into());
-            }
-            continue;
-        };
-        let kind = if shape.len() == 2 { Kind::Matrix } else { Kind::Vector };
-        let shape: Vec<u64> = shape.into_iter().map(|len| len as u64).collect();
-        if info.shape != shape {
-            return Err(Error::Misshapen { tensor: name, expected: shape, found: info.shape.clone() }.into());
-        }
-        if !quant::supports(info.ty) {
-            return Err(pack::Error::Unsupported { tensor: name, ty: info.ty }.into());
-        }
-        plan.push(Planned { info: info.clone(), kind });
-    }
-    match unread.into_keys().find(|name| !name.ends_with(HARMLESS_SUFFIX)) {
-        Some(name) => Err(Error::UnexpectedTensor { tensor: name.to_owned() }.into()),
-        None => Ok(plan),
-    }
-}
-
-/// Weights multiplied per token by the tensors of a plan: all matrices, but the embedding only where it is the head.
-pub(super) fn weights_per_token(plan: &[Planned]) -> u64 {
-    let has_head = plan.iter().any(|planned| planned.info.name == OUTPUT);
-    let multiplied = |planned: &&Planned| planned.kind == Kind::Matrix && !(has_head && planned.info.name == EMBEDDING);
-    plan.iter().filter(multiplied).map(|planned| planned.info.elements()).fold(0, u64::saturating_add)
-}
-
-/// Checks the numbers of a small tensor.
-///
-/// # Errors
-/// [`Error::BadValue`] for the first that is not finite, or a rotary factor that is not above 0.
-pub(super) fn check_vector(name: &str, values: &[f32]) -> Result<(), Error> {
-    let bad = |value: f32| !value.is_finite() || (name == ROPE_FACTORS && value <= 0.0);
-    match values.iter().position(|&value| bad(value)) {
-        Some(index) => Err(Error::BadValue { tensor: name.to_owned(), index, found: format!("{:?}", values[index]) }),
-        None => Ok(()),
     }
 }
