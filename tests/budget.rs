@@ -140,9 +140,13 @@ fn limits_of_tokens_and_instructions_hold_together() {
 #[test]
 fn an_evicted_session_computes_its_history_again() {
     let file = TinyLlama { layers: 8, head_dim: 128, kv_heads: 4, context: 2048, ..tiny(6) }.build();
-    // Keys and values: 8 layers × 4 heads × 128 × 2 × 4 bytes = 32 KiB for each position, so the
-    // cache has room for one of the two sessions.
-    let config = ConfigUpdate { cache_heap_bytes: Some(1 << 20), ..ConfigUpdate::default() };
+    // Keys and values: 8 layers × 4 heads × 128 × 2 × 2 bytes = 16 KiB for each position, scales besides, taken for 32
+    // at a time: the cache has room for one of the two sessions.
+    let config = ConfigUpdate {
+        cache_heap_bytes: Some(1 << 20),
+        kv_cache_bits: Some(KvCacheBits::Bits16),
+        ..ConfigUpdate::default()
+    };
     for mut icllama in Icllama::everywhere(config) {
         icllama.serve("model", &file);
         let questions = ["hello the world in the end", "a b c d e f"].map(|text| ask(text, 15));

@@ -47,7 +47,7 @@ struct Life {
 
 impl Life {
     fn begin(seed: u64) -> Self {
-        // Keys and values: 4 layers × 4 heads × 128 × 2 × 4 bytes = 16 KiB for each position.
+        // Keys and values: 4 layers × 4 heads × 128 × 2 × 2 bytes = 8 KiB for each position.
         let file = TinyLlama { layers: 4, kv_heads: 4, head_dim: 128, ..tiny(seed) }.build();
         let native = Native::load(&file, Kernel::detect(), 1);
         let questions = questions();
@@ -56,6 +56,7 @@ impl Life {
             max_instructions: Some(20_000_000),
             // Room for one or two of the sessions at a time.
             cache_heap_bytes: Some(1 << 20),
+            kv_cache_bits: Some(KvCacheBits::Bits16),
             max_sessions: Some(6),
             ..ConfigUpdate::default()
         };

@@ -23,10 +23,12 @@ fn questions() -> Vec<SessionCreateArg> {
         ..audited(10)
     };
     let tokens = SessionInput::Tokens((30..75).collect());
+    let narrow = SessionOptions { kv_cache_bits: Some(8), ..random.clone() };
     vec![
         ask("hello the world: 1 + 1 = 2, ça va?", 10),
         SessionCreateArg { input: chat("You are small.", "hello world"), options: random },
-        SessionCreateArg { input: tokens, options: SessionOptions { prefill_batch: Some(7), ..audited(6) } },
+        SessionCreateArg { input: tokens.clone(), options: SessionOptions { prefill_batch: Some(7), ..audited(6) } },
+        SessionCreateArg { input: tokens, options: narrow },
     ]
 }
 

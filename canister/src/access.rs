@@ -2,7 +2,7 @@
 
 use candid::Principal;
 
-use crate::api::{Config, ConfigUpdate, Error, GenerateAccess, Residency, Role};
+use crate::api::{Config, ConfigUpdate, Error, GenerateAccess, KvCacheBits, Residency, Role};
 
 /// Ceiling that no setting may pass: the platform's 40e9 less what saving and replying can cost.
 const MAX_INSTRUCTIONS: u64 = 38_000_000_000;
@@ -16,6 +16,7 @@ impl Default for Config {
             users: Vec::new(),
             max_instructions: 36_000_000_000,
             cache_heap_bytes: 1 << 30,
+            kv_cache_bits: KvCacheBits::Auto,
             max_heap_bytes: 3 << 30,
             residency: Residency::Auto,
             max_sessions: 1_000,
@@ -39,6 +40,7 @@ impl Config {
             users: update.users.clone().unwrap_or(old.users),
             max_instructions: update.max_instructions.unwrap_or(old.max_instructions),
             cache_heap_bytes: update.cache_heap_bytes.unwrap_or(old.cache_heap_bytes),
+            kv_cache_bits: update.kv_cache_bits.unwrap_or(old.kv_cache_bits),
             max_heap_bytes: update.max_heap_bytes.unwrap_or(old.max_heap_bytes),
             residency: update.residency.unwrap_or(old.residency),
             max_sessions: update.max_sessions.unwrap_or(old.max_sessions),
@@ -71,6 +73,7 @@ impl Config {
             users: Some(self.users.clone()),
             max_instructions: Some(self.max_instructions),
             cache_heap_bytes: Some(self.cache_heap_bytes),
+            kv_cache_bits: Some(self.kv_cache_bits),
             max_heap_bytes: Some(self.max_heap_bytes),
             residency: Some(self.residency),
             max_sessions: Some(self.max_sessions),
@@ -139,10 +142,11 @@ mod tests {
             generate_access: Some(GenerateAccess::AllowList),
             users: Some(vec![Principal::from_slice(&[1])]),
             max_sessions: Some(7),
+            kv_cache_bits: Some(KvCacheBits::Bits8),
             ..ConfigUpdate::default()
         };
         let config = Config::default().updated(&update).unwrap();
-        assert_eq!(config.max_sessions, 7);
+        assert_eq!((config.max_sessions, config.kv_cache_bits), (7, KvCacheBits::Bits8));
         assert_eq!(Config::default().updated(&config.to_update()), Ok(config));
     }
 

@@ -9,7 +9,7 @@ mod model;
 mod session;
 mod upload;
 
-pub use config::{CanisterInfo, Config, ConfigUpdate, GenerateAccess, InitArg, Residency};
+pub use config::{CanisterInfo, Config, ConfigUpdate, GenerateAccess, InitArg, KvCacheBits, Residency};
 pub use error::{Error, Role};
 pub use model::{LoadState, ModelInfo, ModelLoadStepArg, ModelLoadStepOk, ModelStatus, RejectedModel, StoredModel};
 pub use session::{

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use candid::Principal;
 use ic_stable_structures::Memory;
 use model_core::budget::Budget;
-use model_core::model::Model;
+use model_core::model::{CachePrecision, Model};
 use model_core::profile::{Counter, Spent};
 use model_core::session::{Session, SessionRecord, Step};
 
@@ -128,6 +128,7 @@ impl<M: Memory> Sessions<M> {
             remaining_tokens: 0,
             text_bytes: 0,
             cache_positions: 0,
+            kv_cache: CachePrecision::default(),
             error: None,
         };
         self.insert_live(id, session);
@@ -249,8 +250,7 @@ impl<M: Memory> Sessions<M> {
         let mut next: Option<&mut Running> = None;
         for running in &mut self.running {
             if running.cache_bytes == 0 {
-                let positions = self.store.head(running.id)?.map_or(0, |head| head.cache_positions);
-                running.cache_bytes = model.cache_bytes(positions as usize).max(1);
+                running.cache_bytes = self.store.head(running.id)?.map_or(0, |head| head.cache_bytes(model)).max(1);
             }
             taken = taken.saturating_add(running.cache_bytes);
             if next.is_some() && taken > cache_bytes {
@@ -296,7 +296,7 @@ impl<M: Memory> Sessions<M> {
     fn reserve(&mut self, id: u64, head: &Head, model: &Model, now_ns: u64) {
         let finished = head.finish.is_some();
         if let Some(live) = self.live.get_mut(&id) {
-            live.reserved_bytes = if finished { 0 } else { model.cache_bytes(head.cache_positions as usize) };
+            live.reserved_bytes = if finished { 0 } else { head.cache_bytes(model) };
             live.used_ns = now_ns;
         }
     }
@@ -319,6 +319,7 @@ impl<M: Memory> Sessions<M> {
             remaining_tokens,
             text_bytes: record.full_text().len() as u64,
             cache_positions: tokens as u64 + u64::from(remaining_tokens),
+            kv_cache: record.options().kv_cache,
             ..head
         };
         self.store.put(id, &head, record);

@@ -8,6 +8,7 @@ mod decode;
 pub mod directory;
 pub mod env;
 pub mod generate;
+mod kv_cache;
 pub mod ledger;
 pub mod load;
 pub mod memory;
@@ -279,6 +280,7 @@ mod tests {
         let rows = [
             ("max_instructions", format!("{}e9", config.max_instructions / 1_000_000_000)),
             ("cache_heap_bytes", format!("{} GiB", config.cache_heap_bytes >> 30)),
+            ("kv_cache_bits", format!("{:?}", config.kv_cache_bits)),
             ("max_heap_bytes", format!("{} GiB", config.max_heap_bytes >> 30)),
             ("residency", format!("{:?}", config.residency)),
             ("max_sessions", "1,000".into()),

@@ -144,8 +144,8 @@ impl<M: Memory + Clone> Models<M> {
         }
     }
 
-    /// Facts about the model that answers.
-    pub fn info(&self) -> Option<ModelInfo> {
+    /// Facts about the model that answers, under `settings`.
+    pub fn info(&self, settings: &Config) -> Option<ModelInfo> {
         let Serving { model, placed } = self.serving.as_ref()?;
         let config = &model.config;
         Some(ModelInfo {
@@ -157,6 +157,7 @@ impl<M: Memory + Clone> Models<M> {
             dim: config.dim as u32,
             weights_per_token: model.weights_per_token(),
             packed_bytes: model.packed_bytes(),
+            kv_cache_bits: settings.default_kv_cache(model).bits(),
             residency: model.residency().name().into(),
             kernel: model.kernel().name().into(),
             has_chat_template: model.chat.is_some(),

@@ -2,10 +2,13 @@
 //! and state; no text, no tokens. Knows nothing of where heads are stored.
 
 use candid::Principal;
+use model_core::model::{CachePrecision, Model};
 
 use crate::api::{Error, FinishReason, SessionState, SessionStatus};
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// Without the bits of keys and values, which were 16.
+const VERSION_BEFORE_BITS: u8 = 1;
 const MAX_PRINCIPAL_BYTES: usize = 29;
 
 /// What is known about a session without touching its tokens. In stable memory:
@@ -17,11 +20,11 @@ const MAX_PRINCIPAL_BYTES: usize = 29;
 /// 79        80      81              85                 89                 93
 /// | running | finish | prompt_tokens | generated_tokens | remaining_tokens |
 /// | u8      | u8     | u32 LE        | u32 LE           | u32 LE           |
-/// 93           101              109
-/// | text_bytes | cache_positions | error as candid; empty for none ...
-/// | u64 LE     | u64 LE          |
+/// 93           101               109             110
+/// | text_bytes | cache_positions | kv_cache_bits | error as candid; empty for none ...
+/// | u64 LE     | u64 LE          | u8            |
 /// ```
-/// Finish: 0 not finished, 1 end of generation, 2 stop string, 3 length, 4 context full, 5 cancelled.
+/// Version 1 has no `kv_cache_bits`, which are 16 then. Finish: 0 not finished, 1 end of generation, 2 stop string, 3 length, 4 context full, 5 cancelled.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Head {
     /// Who made the session.
@@ -46,11 +49,18 @@ pub struct Head {
     pub text_bytes: u64,
     /// Positions that its cache can come to hold.
     pub cache_positions: u64,
+    /// How exactly its keys and values are kept.
+    pub kv_cache: CachePrecision,
     /// What stopped the canister from advancing it.
     pub error: Option<Error>,
 }
 
 impl Head {
+    /// Bytes that its cache can come to take.
+    pub fn cache_bytes(&self, model: &Model) -> u64 {
+        model.cache_bytes(self.cache_positions as usize, self.kv_cache)
+    }
+
     /// The candid form; `cached_tokens` is what the heap has.
     pub fn status(&self, session_id: u64, cached_tokens: u32) -> SessionStatus {
         SessionStatus {
@@ -62,6 +72,7 @@ impl Head {
             generated_tokens: self.generated_tokens,
             remaining_tokens: self.remaining_tokens,
             text_bytes: self.text_bytes,
+            kv_cache_bits: self.kv_cache.bits(),
             error: self.error.clone(),
         }
     }
@@ -91,12 +102,13 @@ impl Head {
         bytes.extend(self.remaining_tokens.to_le_bytes());
         bytes.extend(self.text_bytes.to_le_bytes());
         bytes.extend(self.cache_positions.to_le_bytes());
+        bytes.push(self.kv_cache.bits());
         let error = self.error.as_ref().and_then(|error| candid::encode_one(error).ok());
         bytes.extend(error.unwrap_or_default());
         bytes
     }
 
-    /// Reads what [`Self::to_bytes`] wrote.
+    /// Reads what [`Self::to_bytes`] wrote, now or in version 1.
     ///
     /// # Errors
     /// [`Error::Damaged`].
@@ -109,7 +121,7 @@ impl Head {
     fn parse(mut bytes: &[u8]) -> Option<Self> {
         let [version, owner_len] = take(&mut bytes)?;
         let owner: [u8; MAX_PRINCIPAL_BYTES] = take(&mut bytes)?;
-        if version != VERSION {
+        if version != VERSION && version != VERSION_BEFORE_BITS {
             return None;
         }
         Some(Self {
@@ -124,6 +136,10 @@ impl Head {
             remaining_tokens: u32::from_le_bytes(take(&mut bytes)?),
             text_bytes: u64::from_le_bytes(take(&mut bytes)?),
             cache_positions: u64::from_le_bytes(take(&mut bytes)?),
+            kv_cache: match version {
+                VERSION_BEFORE_BITS => CachePrecision::Bits16,
+                _ => CachePrecision::from_bits(u8::from_le_bytes(take(&mut bytes)?))?,
+            },
             error: if bytes.is_empty() { None } else { Some(candid::decode_one(bytes).ok()?) },
         })
     }
@@ -178,6 +194,7 @@ mod tests {
             remaining_tokens: 5,
             text_bytes: 6,
             cache_positions: 7,
+            kv_cache: CachePrecision::Bits8,
             error: Some(Error::ModelMissing),
         }
     }
@@ -187,10 +204,23 @@ mod tests {
         for finish in FINISHED.map(Some).into_iter().chain([None]) {
             for owner in [Principal::anonymous(), Principal::management_canister(), Principal::from_slice(&[7; 29])] {
                 for error in [None, Some(Error::ModelChanged)] {
-                    let head = Head { owner, finish, error, ..head() };
-                    assert_eq!(Head::from_bytes(&head.to_bytes()), Ok(head));
+                    for kv_cache in [CachePrecision::Bits16, CachePrecision::Bits8] {
+                        let head = Head { owner, finish, error: error.clone(), kv_cache, ..head() };
+                        assert_eq!(Head::from_bytes(&head.to_bytes()), Ok(head));
+                    }
                 }
             }
+        }
+    }
+
+    #[test]
+    fn heads_of_version_1_are_read_as_16_bits() {
+        for error in [None, Some(Error::ModelChanged)] {
+            let head = Head { error, ..head() };
+            let mut old = head.to_bytes();
+            assert_eq!((old[0], old.remove(109)), (2, 8));
+            old[0] = 1;
+            assert_eq!(Head::from_bytes(&old), Ok(Head { kv_cache: CachePrecision::Bits16, ..head }));
         }
     }
 
@@ -198,9 +228,10 @@ mod tests {
     fn the_layout_is_the_documented_one() {
         let bytes = head().to_bytes();
         let u64_at = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
-        assert_eq!((bytes[0], bytes[1], &bytes[2..31], &bytes[31..63]), (1, 29, &[7; 29][..], &[9; 32][..]));
+        assert_eq!((bytes[0], bytes[1], &bytes[2..31], &bytes[31..63]), (2, 29, &[7; 29][..], &[9; 32][..]));
         assert_eq!((u64_at(63), u64_at(71), u64_at(93), u64_at(101)), (1, 2, 6, 7));
         assert_eq!((bytes[79], bytes[80], bytes[81], bytes[85], bytes[89]), (1, 0, 3, 4, 5));
+        assert_eq!((bytes[109], &bytes[110..114]), (8, &b"DIDL"[..]));
     }
 
     #[test]
@@ -215,10 +246,10 @@ mod tests {
     #[test]
     fn damaged_bytes_are_an_error() {
         let bytes = head().to_bytes();
-        for len in 0..109 {
+        for len in 0..110 {
             assert!(Head::from_bytes(&bytes[..len]).is_err());
         }
-        for (at, value) in [(0, 2), (1, 30), (80, 6), (110, 0xff)] {
+        for (at, value) in [(0, 0), (0, 3), (1, 30), (80, 6), (109, 4), (111, 0xff)] {
             let mut damaged = bytes.clone();
             damaged[at] = value;
             assert!(Head::from_bytes(&damaged).is_err(), "byte {at}");

@@ -110,7 +110,7 @@ mod tests {
     use super::*;
     use ic_stable_structures::VectorMemory;
     use model_core::fixtures::TinyLlama;
-    use model_core::model::{LoadOptions, Model};
+    use model_core::model::{CachePrecision, LoadOptions, Model};
     use model_core::session::{Session, SessionOptions};
 
     fn head(owner: Principal) -> Head {
@@ -126,6 +126,7 @@ mod tests {
             remaining_tokens: 9,
             text_bytes: 0,
             cache_positions: 10,
+            kv_cache: CachePrecision::default(),
             error: None,
         }
     }

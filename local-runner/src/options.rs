@@ -12,7 +12,7 @@ use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use model_core::gguf::Value;
 use model_core::kernels::Kernel;
-use model_core::model::LoadOptions;
+use model_core::model::{CachePrecision, LoadOptions};
 use model_core::pack::Residency;
 use model_core::sample::Sampling;
 
@@ -168,6 +168,15 @@ impl NativeArgs {
     }
 }
 
+/// How keys and values are kept.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct CacheArgs {
+    /// Bits of the codes that keys and values are kept as, 16 or 8. 8 halve the memory of a conversation; the result
+    /// differs a little.
+    #[arg(long, value_name = "BITS", default_value = "16", value_parser = parse_precision)]
+    pub kv_cache: CachePrecision,
+}
+
 /// A kernel by name, or the best one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KernelChoice(pub Option<Kernel>);
@@ -287,6 +296,10 @@ fn parse_kernel(name: &str) -> Result<KernelChoice, String> {
             Err(format!("this machine has: auto, {}", names.join(", ")))
         }
     }
+}
+
+fn parse_precision(bits: &str) -> Result<CachePrecision, String> {
+    bits.parse().ok().and_then(CachePrecision::from_bits).ok_or_else(|| "it must be 16 or 8".to_owned())
 }
 
 fn parse_override(text: &str) -> Result<(String, Value), String> {

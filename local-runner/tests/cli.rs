@@ -260,6 +260,11 @@ fn perplexity_agrees_with_the_plain_evaluation() {
     assert!(report["windows"].as_u64().unwrap() > 1);
     let plain = json(&["perplexity", &tiny.path(), "-f", &text, "--ctx", "64", "--reference", "--json"]);
     assert_eq!(plain["evaluations"][0]["perplexity"], evaluations[1]["perplexity"]);
+    let narrow = json(&["perplexity", &tiny.path(), "-f", &text, "--ctx", "64", "--kv-cache", "8", "--json"]);
+    let change =
+        |perplexity: &Value| perplexity.as_f64().unwrap() / evaluations[1]["perplexity"].as_f64().unwrap() - 1.0;
+    let narrow = &narrow["evaluations"][0]["perplexity"];
+    assert!(*narrow != evaluations[0]["perplexity"] && change(narrow).abs() < 0.005, "{narrow}");
     let short = json(&["perplexity", &tiny.path(), "-f", &text, "--ctx", "64", "--tokens", "20", "--json"]);
     assert_eq!((short["tokens"].as_u64(), short["scored"].as_u64()), (Some(20), Some(19)));
     assert!(failure(&["perplexity", &tiny.path(), "-f", &text, "--ctx", "4000"]).contains("context"));
@@ -268,8 +273,10 @@ fn perplexity_agrees_with_the_plain_evaluation() {
 #[test]
 fn native_parity_holds_and_says_so() {
     let tiny = tiny();
-    let report = json(&["parity", &tiny.path(), "-p", "Hello", "-n", "6", "--native-only", "--json"]);
-    assert_eq!(report["identical"], true);
+    let common = ["parity", &tiny.path(), "-p", "Hello", "-n", "6", "--native-only", "--json"];
+    let narrow = json(&[&common[..], &["--kv-cache", "8"]].concat());
+    let report = json(&common);
+    assert_eq!((&report["identical"], &narrow["identical"]), (&true.into(), &true.into()));
     assert!(report["runs"].as_array().unwrap().len() >= 3);
     assert_eq!(report["positions"], ids(&report["tokens"]).len());
     let text = stdout(&icllama(&["parity", &tiny.path(), "-p", "Hello", "-n", "6", "--native-only"]));

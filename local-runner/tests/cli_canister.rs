@@ -123,6 +123,17 @@ fn parity_holds_in_the_canister_with_any_budget_and_across_an_upgrade() {
 }
 
 #[test]
+fn parity_holds_with_keys_and_values_of_8_bits() {
+    let tiny = tiny();
+    let report = json(&["parity", &tiny.path(), "-p", "Hello", "-n", "6", "--kv-cache", "8", "--json"]);
+    assert_eq!(report["identical"], true, "{report}");
+    assert!(
+        report["runs"].as_array().unwrap().iter().any(|run| run["run"] == "canister, upgraded half-way"),
+        "{report}"
+    );
+}
+
+#[test]
 fn logits_of_the_canister_are_those_of_the_native_run() {
     let tiny = tiny();
     let common = ["logits", &tiny.path(), "--tokens", "5,70,71,9", "--json"];

@@ -4,7 +4,8 @@
 
 use std::path::PathBuf;
 
-use model_core::model::{LoadOptions, Model};
+use model_core::model::{CachePrecision, LoadOptions, Model};
+use model_core::prompt;
 use model_core::reference::Reference;
 use serde::Deserialize;
 
@@ -74,4 +75,31 @@ fn the_integer_kernels_stay_close_to_the_independent_evaluation() {
         .unwrap();
     assert!(worst < 0.05, "logits differ by {worst}");
     assert!(first_choices + 1 >= golden.positions.len(), "{first_choices} likeliest tokens agree");
+}
+
+/// `-ln` of the probability of `token`.
+fn surprise(logits: &[f32], token: u32) -> f64 {
+    let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits.iter().map(|logit| libm::exp(f64::from(logit - most))).sum();
+    libm::log(sum) - f64::from(logits[token as usize] - most)
+}
+
+#[test]
+fn no_precision_of_the_cache_moves_the_perplexity_by_more_than_three_thousandths() {
+    let text = include_str!("../../tests/data/moby-dick-chapter-1.txt");
+    let file = model();
+    let model = Model::load(&file, &LoadOptions::default()).unwrap();
+    let mut tokens = prompt::text(&model.tokenizer, text).unwrap();
+    tokens.truncate(256);
+    let mut plain = 0.0;
+    let add = |sum: &mut f64, position: usize, logits: &[f32]| {
+        *sum += tokens.get(position + 1).map_or(0.0, |&next| surprise(logits, next));
+    };
+    Reference::load(&file).unwrap().logits_of(&tokens, |position, logits| add(&mut plain, position, logits)).unwrap();
+    for precision in [CachePrecision::Bits16, CachePrecision::Bits8] {
+        let mut sum = 0.0;
+        model.logits_with(precision, &tokens, |position, logits| add(&mut sum, position, logits)).unwrap();
+        let change = libm::exp((sum - plain) / (tokens.len() - 1) as f64) - 1.0;
+        assert!(change.abs() < 0.003, "{precision:?} moves the perplexity by {change}");
+    }
 }

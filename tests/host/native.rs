@@ -4,7 +4,7 @@ use canister::api::{FinishReason, SessionCreateArg, SessionInput, SessionOptions
 use model_core::budget::Unlimited;
 use model_core::chat::ChatMessage;
 use model_core::kernels::Kernel;
-use model_core::model::{LoadOptions, Model};
+use model_core::model::{CachePrecision, LoadOptions, Model};
 use model_core::sample::Sampling;
 use model_core::session::{self, Session, Step};
 use model_core::{TokenId, prompt};
@@ -88,6 +88,7 @@ fn options(api: &SessionOptions) -> session::SessionOptions {
             presence_penalty: api.presence_penalty.unwrap_or(0.0),
             seed: api.seed.unwrap_or(0),
         },
+        kv_cache: CachePrecision::from_bits(api.kv_cache_bits.unwrap_or(16)).unwrap(),
         stop: api.stop.clone().unwrap_or_default(),
         ignore_eos: api.ignore_eos.unwrap_or(false),
         audit: api.audit.unwrap_or(false),

@@ -28,6 +28,17 @@ pub enum Residency {
     Compact,
 }
 
+/// How exactly keys and values are kept. It decides bits of the answers.
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KvCacheBits {
+    /// 16 bits if the longest session that the settings and the model admit fits `cache_heap_bytes` with them, else 8.
+    Auto,
+    /// 16 bits.
+    Bits16,
+    /// 8 bits: half the heap, and a little of the accuracy.
+    Bits8,
+}
+
 /// The settings.
 #[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -43,6 +54,8 @@ pub struct Config {
     /// Heap bytes for the keys and values of sessions; the least recently used are dropped and
     /// computed again when needed.
     pub cache_heap_bytes: u64,
+    /// Bits of keys and values of sessions that do not choose themselves.
+    pub kv_cache_bits: KvCacheBits,
     /// Heap bytes in all, which the weights are fitted into beside the caches.
     pub max_heap_bytes: u64,
     /// How the weights are kept in the heap, from the next load on.
@@ -70,6 +83,8 @@ pub struct ConfigUpdate {
     pub max_instructions: Option<u64>,
     /// Heap bytes for caches; 1 MiB to 3 GiB.
     pub cache_heap_bytes: Option<u64>,
+    /// Bits of keys and values of later sessions that do not choose themselves.
+    pub kv_cache_bits: Option<KvCacheBits>,
     /// Heap bytes in all; 64 MiB to 4 GiB.
     pub max_heap_bytes: Option<u64>,
     /// How the weights are kept in the heap, from the next load on.

@@ -83,6 +83,8 @@ impl From<SessionOptions> for CoreOptions {
             ignore_eos: options.ignore_eos.unwrap_or(default.ignore_eos),
             audit: options.audit.unwrap_or(default.audit),
             logprobs: false,
+            // Depends on settings and model too; see `Config::kv_cache_of`.
+            kv_cache: default.kv_cache,
             prefill_batch: options.prefill_batch.map_or(default.prefill_batch, |batch| batch as usize),
         }
     }

@@ -45,6 +45,8 @@ pub struct ModelInfo {
     pub weights_per_token: u64,
     /// Heap bytes of the packed weights.
     pub packed_bytes: u64,
+    /// Bits of keys and values of sessions that do not choose themselves, 16 or 8.
+    pub kv_cache_bits: u8,
     /// `wide` or `compact`: how the codes of the weights are kept in the heap.
     pub residency: String,
     /// Name of the kernel set.

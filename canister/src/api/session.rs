@@ -63,6 +63,8 @@ pub struct SessionOptions {
     pub ignore_eos: Option<bool>,
     /// Keep a 64-bit digest of all logits per generated token, for `session_digests`; false.
     pub audit: Option<bool>,
+    /// Bits of keys and values, 16 or 8: decides heap and bits of the answer; as the canister's settings say.
+    pub kv_cache_bits: Option<u8>,
     /// Prompt tokens per batch; changes cost, never results.
     pub prefill_batch: Option<u32>,
 }
@@ -151,6 +153,8 @@ pub struct SessionStatus {
     pub remaining_tokens: u32,
     /// Bytes of text generated since creation.
     pub text_bytes: u64,
+    /// Bits of its keys and values, 16 or 8.
+    pub kv_cache_bits: u8,
     /// What stopped `session_run`, if something did.
     pub error: Option<Error>,
 }

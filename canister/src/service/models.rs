@@ -14,7 +14,7 @@ impl<M: Memory + Clone, E: Env> Service<M, E> {
         let directory = self.directory.get();
         let no_gaps = UploadStatusArg { from: None, limit: Some(0) };
         ModelStatus {
-            serving: self.models.info(),
+            serving: self.models.info(&self.config),
             stored: directory.current.as_ref().map(|placed| placed.file.clone()),
             candidate: directory.candidate.as_ref().map(|placed| placed.file.clone()),
             rejected: directory.rejected.clone(),

@@ -1,7 +1,7 @@
 //! The `session_*` methods: access, limits and budgets around [`crate::generate::Sessions`].
 
 use ic_stable_structures::Memory;
-use model_core::model::Model;
+use model_core::model::{CachePrecision, Model};
 use model_core::prompt;
 use model_core::session::{Session, SessionOptions as CoreOptions};
 
@@ -29,9 +29,10 @@ impl<M: Memory + Clone, E: Env> Service<M, E> {
         self.check_input(&arg.input)?;
         let serving = self.models.ready(self.directory.get())?;
         let tokens = first_tokens(&serving.model, arg.input)?;
-        let options = CoreOptions::from(arg.options);
+        let kv_cache = self.config.kv_cache_of(&serving.model, arg.options.kv_cache_bits)?;
+        let options = CoreOptions { kv_cache, ..CoreOptions::from(arg.options) };
         let prompt_tokens = tokens.len() as u32;
-        self.check_positions(&serving.model, tokens.len(), options.max_tokens)?;
+        self.check_positions(&serving.model, kv_cache, tokens.len(), options.max_tokens)?;
         let session = Session::new(&serving.model, tokens, options)?;
         let session_id = self.header.take_session_id();
         self.sessions.create(session_id, owner, serving, session, self.env.time_ns());
@@ -89,7 +90,7 @@ impl<M: Memory + Clone, E: Env> Service<M, E> {
         let tokens = more_tokens(&serving.model, record.tokens().last().copied(), arg.input)?;
         let max_tokens = arg.max_tokens.unwrap_or(record.options().max_tokens);
         let appended_tokens = tokens.len() as u32;
-        self.check_positions(&serving.model, record.tokens().len() + tokens.len(), max_tokens)?;
+        self.check_positions(&serving.model, head.kv_cache, record.tokens().len() + tokens.len(), max_tokens)?;
         let head = self.sessions.append(id, head, serving, tokens, max_tokens, self.env.time_ns())?;
         Ok(SessionAppendOk { status: self.status_of(id, &head), appended_tokens })
     }
@@ -198,16 +199,22 @@ impl<M: Memory + Clone, E: Env> Service<M, E> {
     /// Checks that the session's cache fits the heap beside those that are being advanced.
     fn check_heap(&self, id: u64, head: &Head) -> Result<(), Error> {
         let serving = self.models.ready(self.directory.get())?;
-        let bytes = serving.model.cache_bytes(head.cache_positions as usize);
+        let bytes = head.cache_bytes(&serving.model);
         self.sessions.check_heap(id, bytes, self.config.cache_heap_bytes, self.env.time_ns())
     }
 
     /// Checks that a session of `given` tokens that generates `max_tokens` more is within the limits.
-    fn check_positions(&self, model: &Model, given: usize, max_tokens: u32) -> Result<(), Error> {
+    fn check_positions(
+        &self,
+        model: &Model,
+        kv_cache: CachePrecision,
+        given: usize,
+        max_tokens: u32,
+    ) -> Result<(), Error> {
         let positions = given as u64 + u64::from(max_tokens);
         check_limit("max_session_tokens", self.config.max_session_tokens.into(), positions)?;
         let cached = positions.min(model.config.context_length as u64);
-        check_limit("cache_heap_bytes", self.config.cache_heap_bytes, model.cache_bytes(cached as usize))
+        check_limit("cache_heap_bytes", self.config.cache_heap_bytes, model.cache_bytes(cached as usize, kv_cache))
     }
 }
 

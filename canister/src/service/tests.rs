@@ -2,6 +2,7 @@
 
 mod access;
 mod generation;
+mod kv_cache;
 mod limits;
 mod loading;
 mod uploading;

@@ -387,6 +387,7 @@ fn session_options(options: &SessionOptions) -> Result<api::SessionOptions> {
         stop: Some(options.stop.clone()),
         ignore_eos: Some(options.ignore_eos),
         audit: Some(options.audit),
+        kv_cache_bits: Some(options.kv_cache.bits()),
         prefill_batch: Some(u32::try_from(options.prefill_batch).context("the batch is too large")?),
     })
 }

@@ -15,7 +15,7 @@ use crate::backend::native::NativeBackend;
 use crate::backend::shim::{Plan, ShimBackend};
 use crate::backend::{Backend, Cost, ModeArgs, ShimArgs, millis};
 use crate::model_file::ModelFile;
-use crate::options::{ModelArgs, ResidencyChoice, SamplingArgs, TextArgs};
+use crate::options::{CacheArgs, ModelArgs, ResidencyChoice, SamplingArgs, TextArgs};
 use crate::output::{Output, grouped, short};
 use crate::progress::Progress;
 
@@ -43,6 +43,8 @@ pub struct Args {
     native_only: bool,
     #[command(flatten)]
     sampling: SamplingArgs,
+    #[command(flatten)]
+    cache: CacheArgs,
     #[command(flatten)]
     shim: ShimArgs,
 }
@@ -103,6 +105,7 @@ impl Args {
             sampling: self.sampling.sampling_or_greedy(),
             ignore_eos: true,
             audit: true,
+            kv_cache: self.cache.kv_cache,
             ..SessionOptions::default()
         }
     }

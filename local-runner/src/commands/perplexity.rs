@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::backend::millis;
 use crate::backend::native::NativeBackend;
-use crate::options::{ModelArgs, NativeArgs, TextArgs};
+use crate::options::{CacheArgs, ModelArgs, NativeArgs, TextArgs};
 use crate::output::{Output, grouped};
 use crate::progress::Progress;
 
@@ -31,11 +31,13 @@ pub struct Args {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
     tokens: Option<u32>,
     /// Evaluate the same weights in plain f32 (slow) instead of with the kernels.
-    #[arg(long, conflicts_with = "compare")]
+    #[arg(long, conflicts_with_all = ["compare", "kv_cache"])]
     reference: bool,
     /// Evaluate both ways and print the relative difference.
     #[arg(long)]
     compare: bool,
+    #[command(flatten)]
+    cache: CacheArgs,
     #[command(flatten)]
     native: NativeArgs,
 }
@@ -90,8 +92,10 @@ impl Args {
         }
         let mut evaluations = Vec::new();
         if !self.reference {
-            evaluations.push(evaluate(backend.describe(), &windows, &mut |tokens, each| {
-                Ok(backend.install(|model| model.logits_for(tokens, each))?)
+            let kv_cache = self.cache.kv_cache;
+            let arithmetic = format!("{}, {}-bit keys and values", backend.describe(), kv_cache.bits());
+            evaluations.push(evaluate(arithmetic, &windows, &mut |tokens, each| {
+                Ok(backend.install(|model| model.logits_with(kv_cache, tokens, each))?)
             })?);
         }
         if self.reference || self.compare {

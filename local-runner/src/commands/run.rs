@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::chat::Chat;
 use crate::backend::{self, Backend, BackendArgs, BackendKind, CallCost, Event, Generation, ModeArgs, Phase, Timings};
 use crate::new_file::NewFile;
-use crate::options::{ModelArgs, SamplingArgs, TextArgs};
+use crate::options::{CacheArgs, ModelArgs, SamplingArgs, TextArgs};
 use crate::output::{self, Output};
 use crate::trace::Trace;
 
@@ -45,6 +45,8 @@ pub struct GenerateArgs {
     ignore_eos: bool,
     #[command(flatten)]
     sampling: SamplingArgs,
+    #[command(flatten)]
+    cache: CacheArgs,
     #[command(flatten)]
     backend: BackendArgs,
     /// Write what was computed when, in every layer of every token, for Chrome's trace viewer or Perfetto. Native backend.
@@ -146,6 +148,7 @@ impl GenerateArgs {
             sampling: self.sampling.sampling(),
             stop: self.stop.clone(),
             ignore_eos: self.ignore_eos,
+            kv_cache: self.cache.kv_cache,
             prefill_batch: self.backend.prefill_batch(),
             ..SessionOptions::default()
         }

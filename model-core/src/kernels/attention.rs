@@ -14,17 +14,55 @@ const RUN: usize = SEGMENT / 2;
 /// Pairs of codes that are unrolled where fewer are left; dimensions come in multiples of eight.
 const SHORT_RUN: usize = 4;
 
+/// Codes of the cache, in one of its precisions. Both take the same time: narrow ones are widened as they are loaded.
+#[derive(Clone, Copy)]
+pub(crate) enum Codes<'a> {
+    Wide(&'a [i16]),
+    Narrow(&'a [i8]),
+}
+
+impl Codes<'_> {
+    fn len(self) -> usize {
+        match self {
+            Codes::Wide(codes) => codes.len(),
+            Codes::Narrow(codes) => codes.len(),
+        }
+    }
+}
+
+/// One code of the cache.
+trait Code: Copy {
+    /// Loads the 16 codes at `from`, as 16-bit integers.
+    unsafe fn load<I: Isa>(from: *const Self) -> I::Codes;
+}
+
+impl Code for i16 {
+    #[inline(always)]
+    unsafe fn load<I: Isa>(from: *const Self) -> I::Codes {
+        // SAFETY: passed on.
+        unsafe { I::codes16(from) }
+    }
+}
+
+impl Code for i8 {
+    #[inline(always)]
+    unsafe fn load<I: Isa>(from: *const Self) -> I::Codes {
+        // SAFETY: passed on.
+        unsafe { I::codes8(from) }
+    }
+}
+
 /// Cached keys of a segment: `[4][dim / 2][8 positions][2]` codes and a scale per position.
 #[derive(Clone, Copy)]
 pub(crate) struct Keys<'a> {
-    pub codes: &'a [i16],
+    pub codes: Codes<'a>,
     pub scales: &'a [f32; SEGMENT],
 }
 
 /// Cached values of a segment: `[dim / 8][16 position pairs][8 dimensions][2]` codes; their scales are in the weights.
 #[derive(Clone, Copy)]
 pub(crate) struct Values<'a> {
-    pub codes: &'a [i16],
+    pub codes: Codes<'a>,
 }
 
 /// The weights of one query head for a segment's values.
@@ -46,14 +84,35 @@ macro_rules! for_4 {
 #[inline(always)]
 pub(super) unsafe fn scores<I: Isa>(keys: Keys<'_>, queries: &[i16], used: usize, scores: &mut [[f32; SEGMENT]]) {
     assert!(keys.codes.len() * scores.len() == queries.len() * SEGMENT && used <= SEGMENT, "shapes of scores");
-    let tiles = used.div_ceil(ROWS);
+    let part = Part { key_scales: keys.scales, queries, tiles: used.div_ceil(ROWS) };
     // SAFETY: the caller's machine has the instructions; the assertion holds the lengths.
     unsafe {
+        match keys.codes {
+            Codes::Wide(codes) => scores_in::<I, i16>(codes, part, scores),
+            Codes::Narrow(codes) => scores_in::<I, i8>(codes, part, scores),
+        }
+    }
+}
+
+/// What [`scores`] are computed from besides the codes.
+#[derive(Clone, Copy)]
+struct Part<'a> {
+    key_scales: &'a [f32; SEGMENT],
+    queries: &'a [i16],
+    /// Eights of positions.
+    tiles: usize,
+}
+
+/// [`scores`] with codes of one precision.
+#[inline(always)]
+unsafe fn scores_in<I: Isa, C: Code>(codes: &[C], part: Part<'_>, scores: &mut [[f32; SEGMENT]]) {
+    // SAFETY: passed on.
+    unsafe {
         match scores.len() {
-            1 => scores_of::<I, 1>(keys, queries, tiles, scores),
-            2 => scores_of::<I, 2>(keys, queries, tiles, scores),
-            3 => scores_of::<I, 3>(keys, queries, tiles, scores),
-            4 => scores_of::<I, 4>(keys, queries, tiles, scores),
+            1 => scores_of::<I, C, 1>(codes, part, scores),
+            2 => scores_of::<I, C, 2>(codes, part, scores),
+            3 => scores_of::<I, C, 3>(codes, part, scores),
+            4 => scores_of::<I, C, 4>(codes, part, scores),
             _ => {}
         }
     }
@@ -62,25 +121,20 @@ pub(super) unsafe fn scores<I: Isa>(keys: Keys<'_>, queries: &[i16], used: usize
 /// [`scores`] of the first `tiles` eights of positions. Where activations are held in registers, the four tiles of a
 /// whole segment go together, so that a query code loaded serves them all.
 #[inline(always)]
-unsafe fn scores_of<I: Isa, const Q: usize>(
-    keys: Keys<'_>,
-    queries: &[i16],
-    tiles: usize,
-    scores: &mut [[f32; SEGMENT]],
-) {
-    let (queries, dim, scores) = (queries.as_ptr(), queries.len() / Q, scores.as_mut_ptr().cast());
+unsafe fn scores_of<I: Isa, C: Code, const Q: usize>(codes: &[C], part: Part<'_>, scores: &mut [[f32; SEGMENT]]) {
+    let scores = scores.as_mut_ptr().cast();
     let mut tile = 0;
-    // SAFETY: passed on; `tiles` is at most four.
+    // SAFETY: passed on; there are at most four tiles.
     unsafe {
-        if I::HOLDS_ACTIVATIONS && tiles == 4 {
-            return some_tiles::<I, Q, 4>(keys, 0, queries, dim, scores);
+        if I::HOLDS_ACTIVATIONS && part.tiles == 4 {
+            return some_tiles::<I, C, Q, 4>(codes, part, 0, scores);
         }
-        while !I::HOLDS_ACTIVATIONS && tile + 2 <= tiles {
-            some_tiles::<I, Q, 2>(keys, tile, queries, dim, scores);
+        while !I::HOLDS_ACTIVATIONS && tile + 2 <= part.tiles {
+            some_tiles::<I, C, Q, 2>(codes, part, tile, scores);
             tile += 2;
         }
-        while tile < tiles {
-            some_tiles::<I, Q, 1>(keys, tile, queries, dim, scores);
+        while tile < part.tiles {
+            some_tiles::<I, C, Q, 1>(codes, part, tile, scores);
             tile += 1;
         }
     }
@@ -88,32 +142,31 @@ unsafe fn scores_of<I: Isa, const Q: usize>(
 
 /// [`scores`] of N tiles from `first` on.
 #[inline(always)]
-unsafe fn some_tiles<I: Isa, const Q: usize, const N: usize>(
-    keys: Keys<'_>,
+unsafe fn some_tiles<I: Isa, C: Code, const Q: usize, const N: usize>(
+    codes: &[C],
+    part: Part<'_>,
     first: usize,
-    queries: *const i16,
-    dim: usize,
     scores: *mut f32,
 ) {
-    let codes = keys.codes.as_ptr();
+    let (codes, queries, dim) = (codes.as_ptr(), part.queries.as_ptr(), part.queries.len() / Q);
     let mut tiles = [codes; N];
     let mut at = 0;
-    // SAFETY: `keys` holds four tiles of `dim` pairs by eight, `queries` Q times `dim` codes, `scores` Q segments.
+    // SAFETY: `codes` holds four tiles of `dim` pairs by eight, `queries` Q times `dim` codes, `scores` Q segments.
     unsafe {
         let mut ints = [[I::zero(); N]; Q];
         for_4!(TILE < N, {
             tiles[TILE] = codes.add((first + TILE) * ROWS * dim);
         });
         while at + 2 * RUN <= dim {
-            run::<I, Q, N, RUN>(&mut ints, tiles, queries.add(at), dim, at);
+            run::<I, C, Q, N, RUN>(&mut ints, tiles, queries.add(at), dim, at);
             at += 2 * RUN;
         }
         while at < dim {
-            run::<I, Q, N, SHORT_RUN>(&mut ints, tiles, queries.add(at), dim, at);
+            run::<I, C, Q, N, SHORT_RUN>(&mut ints, tiles, queries.add(at), dim, at);
             at += 2 * SHORT_RUN;
         }
         for_4!(TILE < N, {
-            let scale = I::load(keys.scales.as_ptr().add((first + TILE) * ROWS));
+            let scale = I::load(part.key_scales.as_ptr().add((first + TILE) * ROWS));
             for_4!(QUERY < Q, {
                 let to = scores.add(QUERY * SEGMENT + (first + TILE) * ROWS);
                 I::store(to, I::mul(I::to_floats(ints[QUERY][TILE]), scale));
@@ -124,9 +177,9 @@ unsafe fn some_tiles<I: Isa, const Q: usize, const N: usize>(
 
 /// P pairs of dimensions, from dimension `at` on, of Q queries times N tiles.
 #[inline(always)]
-unsafe fn run<I: Isa, const Q: usize, const N: usize, const P: usize>(
+unsafe fn run<I: Isa, C: Code, const Q: usize, const N: usize, const P: usize>(
     ints: &mut [[I::Ints; N]; Q],
-    tiles: [*const i16; N],
+    tiles: [*const C; N],
     queries: *const i16,
     dim: usize,
     at: usize,
@@ -146,7 +199,7 @@ unsafe fn run<I: Isa, const Q: usize, const N: usize, const P: usize>(
             let tile = tiles[TILE].add(at * ROWS);
             for_16!(PAIR, {
                 if PAIR < P {
-                    let codes = I::codes16(tile.add(PAIR * 2 * ROWS));
+                    let codes = C::load::<I>(tile.add(PAIR * 2 * ROWS));
                     for_4!(QUERY < Q, {
                         ints[QUERY][TILE] = I::dot_add(ints[QUERY][TILE], codes, pairs[QUERY][PAIR]);
                     });
@@ -165,11 +218,23 @@ pub(super) unsafe fn mix<I: Isa>(values: Values<'_>, weights: &[Weights], used: 
     let runs = used.div_ceil(2 * SHORT_RUN);
     // SAFETY: the caller's machine has the instructions; the assertion holds the lengths.
     unsafe {
+        match values.codes {
+            Codes::Wide(codes) => mix_in::<I, i16>(codes, weights, runs, out),
+            Codes::Narrow(codes) => mix_in::<I, i8>(codes, weights, runs, out),
+        }
+    }
+}
+
+/// [`mix`] with codes of one precision.
+#[inline(always)]
+unsafe fn mix_in<I: Isa, C: Code>(codes: &[C], weights: &[Weights], runs: usize, out: &mut [f32]) {
+    // SAFETY: passed on.
+    unsafe {
         match weights.len() {
-            1 => mix_of::<I, 1>(values, weights, runs, out),
-            2 => mix_of::<I, 2>(values, weights, runs, out),
-            3 => mix_of::<I, 3>(values, weights, runs, out),
-            4 => mix_of::<I, 4>(values, weights, runs, out),
+            1 => mix_of::<I, C, 1>(codes, weights, runs, out),
+            2 => mix_of::<I, C, 2>(codes, weights, runs, out),
+            3 => mix_of::<I, C, 3>(codes, weights, runs, out),
+            4 => mix_of::<I, C, 4>(codes, weights, runs, out),
             _ => {}
         }
     }
@@ -177,25 +242,25 @@ pub(super) unsafe fn mix<I: Isa>(values: Values<'_>, weights: &[Weights], used: 
 
 /// [`mix`] of the first `runs` eights of positions. All weights of a whole segment are held.
 #[inline(always)]
-unsafe fn mix_of<I: Isa, const Q: usize>(values: Values<'_>, weights: &[Weights], runs: usize, out: &mut [f32]) {
+unsafe fn mix_of<I: Isa, C: Code, const Q: usize>(codes: &[C], weights: &[Weights], runs: usize, out: &mut [f32]) {
     let (dim, out) = (out.len() / Q, out.as_mut_ptr());
-    // SAFETY: each chunk of `values` holds 16 pairs of eight dimensions, `weights` Q entries and `out` Q times `dim`.
+    // SAFETY: each chunk of `codes` holds 16 pairs of eight dimensions, `weights` Q entries and `out` Q times `dim`.
     unsafe {
         if runs * SHORT_RUN == RUN {
             let mut pairs = [[I::pair(weights[0].codes.as_ptr()); RUN]; Q];
             hold_weights::<I, Q, RUN>(weights, 0, &mut pairs);
-            for (i, codes) in values.codes.chunks_exact(RUN * 2 * ROWS).enumerate() {
+            for (i, codes) in codes.chunks_exact(RUN * 2 * ROWS).enumerate() {
                 let mut ints = [I::zero(); Q];
-                mix_run::<I, Q, RUN>(&mut ints, codes.as_ptr(), &pairs);
+                mix_run::<I, C, Q, RUN>(&mut ints, codes.as_ptr(), &pairs);
                 add_mix::<I, Q>(ints, weights, out.add(i * ROWS), dim);
             }
         } else {
-            for (i, codes) in values.codes.chunks_exact(RUN * 2 * ROWS).enumerate() {
+            for (i, codes) in codes.chunks_exact(RUN * 2 * ROWS).enumerate() {
                 let mut ints = [I::zero(); Q];
                 for run in 0..runs {
                     let mut pairs = [[I::pair(weights[0].codes.as_ptr()); SHORT_RUN]; Q];
                     hold_weights::<I, Q, SHORT_RUN>(weights, run * 2 * SHORT_RUN, &mut pairs);
-                    mix_run::<I, Q, SHORT_RUN>(&mut ints, codes.as_ptr().add(run * SHORT_RUN * 2 * ROWS), &pairs);
+                    mix_run::<I, C, Q, SHORT_RUN>(&mut ints, codes.as_ptr().add(run * SHORT_RUN * 2 * ROWS), &pairs);
                 }
                 add_mix::<I, Q>(ints, weights, out.add(i * ROWS), dim);
             }
@@ -225,16 +290,16 @@ unsafe fn hold_weights<I: Isa, const Q: usize, const P: usize>(
 
 /// P pairs of positions of eight dimensions.
 #[inline(always)]
-unsafe fn mix_run<I: Isa, const Q: usize, const P: usize>(
+unsafe fn mix_run<I: Isa, C: Code, const Q: usize, const P: usize>(
     ints: &mut [I::Ints; Q],
-    codes: *const i16,
+    codes: *const C,
     pairs: &[[I::Pair; P]; Q],
 ) {
     // SAFETY: the caller's `codes` hold P pairs of eight.
     unsafe {
         for_16!(PAIR, {
             if PAIR < P {
-                let codes = I::codes16(codes.add(PAIR * 2 * ROWS));
+                let codes = C::load::<I>(codes.add(PAIR * 2 * ROWS));
                 for_4!(QUERY < Q, {
                     ints[QUERY] = I::dot_add(ints[QUERY], codes, pairs[QUERY][PAIR]);
                 });

@@ -35,6 +35,6 @@ pub mod probe;
 
 pub(crate) use activations::quantize_into;
 pub use activations::{Activations, Forms, NonFinite};
-pub(crate) use attention::{Keys, QUERIES, SEGMENT, Values, Weights};
+pub(crate) use attention::{Codes, Keys, QUERIES, SEGMENT, Values, Weights};
 pub use dispatch::{Kernel, UnknownKernel};
 pub use matmul::matmul;

@@ -6,7 +6,7 @@ use crate::math::{
     Angles, Pairing, Rope, Rotation, add_assign, cap_softly, gelu_mul, rms_norm, rms_norm_into, scale, silu_mul,
 };
 use crate::model::attention::{AttentionInput, attend};
-use crate::model::kv_cache::KvCache;
+use crate::model::kv_cache::{CachePrecision, KvCache};
 use crate::pack::Matrix;
 use crate::pack::layout::Width;
 use crate::profile;
@@ -79,7 +79,8 @@ fn product(kernel: Kernel, random: &mut Random, matrix: &Matrix, tokens: usize) 
 }
 
 fn attention(kernel: Kernel, random: &mut Random) -> Option<Vec<f32>> {
-    let (kv_heads, shared, head_dim) = (random.number(1, 2), random.number(1, 3), 2 * random.number(1, 40));
+    let (kv_heads, shared, head_dim) = (random.number(1, 2), random.number(1, 9), 2 * random.number(1, 40));
+    let precision = if random.number(0, 1) == 0 { CachePrecision::Bits16 } else { CachePrecision::Bits8 };
     let positions = random.number(1, 100);
     let mut part = |heads: usize| random.floats(positions * heads * head_dim);
     let (mut q, mut k, v) = (part(kv_heads * shared), part(kv_heads), part(kv_heads));
@@ -91,7 +92,7 @@ fn attention(kernel: Kernel, random: &mut Random) -> Option<Vec<f32>> {
     angles.apply(&mut q, head_dim);
     angles.apply(&mut k, head_dim);
     let window = random.number(1, 100);
-    let mut cache = KvCache::new(1, kv_heads, head_dim);
+    let mut cache = KvCache::new(1, kv_heads, head_dim, precision);
     cache.reserve(positions).ok()?;
     let mut out = vec![0.0; q.len()];
     let scale = 1.0 / (head_dim as f32).sqrt();

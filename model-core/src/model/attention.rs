@@ -8,7 +8,7 @@
 
 use std::ops::Range;
 
-use super::kv_cache::{KvCache, Place, VALUE_LIMIT};
+use super::kv_cache::{KvCache, Place};
 use crate::kernels::{Kernel, NonFinite, QUERIES, SEGMENT, Weights, quantize_into};
 use crate::math::softmax::Softmax;
 use crate::parallel;
@@ -77,7 +77,7 @@ pub fn attend(cache: &mut KvCache, input: AttentionInput<'_>, out: &mut [f32]) -
 
 fn store(cache: &mut KvCache, input: AttentionInput<'_>) -> Result<(), NonFinite> {
     let (kv_heads, head_dim) = (cache.kv_heads(), cache.head_dim());
-    let mut codes = vec![0; cache.padded_dim()];
+    let mut codes = vec![0; 2 * cache.padded_dim()];
     for (i, (key, value)) in input.k.chunks_exact(head_dim).zip(input.v.chunks_exact(head_dim)).enumerate() {
         let place = Place { layer: input.layer, kv_head: i % kv_heads, position: input.start + i / kv_heads };
         cache.store(place, key, value, &mut codes)?;
@@ -130,7 +130,7 @@ impl Head<'_> {
         scratch.queries.resize(queries.len() / head_dim * dim, 0);
         let heads = queries.chunks_exact(head_dim).zip(scratch.queries.chunks_exact_mut(dim));
         for ((query, codes), factor) in heads.zip(&mut factors) {
-            let scale = quantize_into(query, self.cache.key_limit(), &mut codes[..head_dim])?;
+            let scale = quantize_into(query, self.cache.limits().query, &mut codes[..head_dim])?;
             *factor = scale * self.input.scale;
         }
         Ok(factors)
@@ -168,6 +168,7 @@ impl Head<'_> {
     /// Fills `scratch.weights`, which are not divided by their sum yet.
     fn weigh(self, softmaxes: &mut [Softmax], scratch: &mut Scratch) {
         let Scratch { scores, weights, .. } = scratch;
+        let limit = self.cache.limits().weight;
         weights.resize(scores.len(), Weights { codes: [0; SEGMENT], scale: 0.0 });
         let segments = scores.chunks_exact(softmaxes.len()).zip(weights.chunks_exact_mut(softmaxes.len()));
         for (segment, (scores, weights)) in self.segments().zip(segments) {
@@ -177,7 +178,7 @@ impl Head<'_> {
             scales[..self.hidden(segment)].fill(0.0);
             scales[self.used(segment)..].fill(0.0);
             for ((weights, softmax), scores) in weights.iter_mut().zip(softmaxes.iter_mut()).zip(scores) {
-                weights.scale = softmax.weigh(scores, &scales, VALUE_LIMIT, &mut weights.codes);
+                weights.scale = softmax.weigh(scores, &scales, limit, &mut weights.codes);
             }
         }
     }

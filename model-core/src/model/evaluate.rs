@@ -1,6 +1,6 @@
 //! Logits at every position of a text, by the same layers that sessions use.
 
-use super::{Error as ModelError, Forward, Model};
+use super::{CachePrecision, Error as ModelError, Forward, Model};
 use crate::{Error, TokenId};
 
 /// Tokens per batch.
@@ -14,12 +14,25 @@ impl Model {
     ///
     /// # Errors
     /// The tokens do not fit the context or the vocabulary, or the model is damaged.
-    pub fn logits_for(&self, tokens: &[TokenId], mut each: impl FnMut(usize, &[f32])) -> Result<(), Error> {
+    pub fn logits_for(&self, tokens: &[TokenId], each: impl FnMut(usize, &[f32])) -> Result<(), Error> {
+        self.logits_with(CachePrecision::default(), tokens, each)
+    }
+
+    /// [`Model::logits_for`] with keys and values of another precision.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn logits_with(
+        &self,
+        precision: CachePrecision,
+        tokens: &[TokenId],
+        mut each: impl FnMut(usize, &[f32]),
+    ) -> Result<(), Error> {
         let context_length = self.config.context_length;
         if tokens.len() > context_length {
             return Err(ModelError::ContextTooShort { tokens: tokens.len(), context_length }.into());
         }
-        let (mut cache, mut forward, mut logits) = (self.new_cache(), Forward::default(), Vec::new());
+        let (mut cache, mut forward, mut logits) = (self.new_cache(precision), Forward::default(), Vec::new());
         for batch in tokens.chunks(BATCH) {
             let start = cache.len();
             forward.begin(self, &mut cache, start, batch)?;

@@ -1,23 +1,78 @@
-//! Keys and values of all past positions, as 16-bit codes with a scale per position and head.
+//! Keys and values of all past positions, as 16-bit or 8-bit codes with a scale per position and head.
 //!
 //! The cache grows by segments of 32 positions, so that nothing is ever moved, cleared or copied whole. A segment holds
 //! for every layer and KV head:
 //!
 //! ```text
-//! keys     [4 tiles][dim / 2][8 positions][2]      i16   one load feeds eight positions' scores
-//! values   [dim / 8][16 position pairs][8 dims][2] i16   one load feeds eight dimensions of the mix
+//! keys     [4 tiles][dim / 2][8 positions][2]      codes   one load feeds eight positions' scores
+//! values   [dim / 8][16 position pairs][8 dims][2] codes   one load feeds eight dimensions of the mix
 //! scales   [32] of keys, [32] of values            f32
 //! ```
 //!
 //! `dim` is the head dimension filled up with zeros to a multiple of 8. Codes are limited so that every integer sum is
 //! exact: a key product sums `dim` terms, a value product 32.
 
-use crate::kernels::{Keys, NonFinite, SEGMENT, Values, quantize_into};
+use std::collections::TryReserveError;
+
+use serde::{Deserialize, Serialize};
+
+use crate::kernels::{Codes, Keys, NonFinite, SEGMENT, Values, quantize_into};
 
 /// Positions whose keys, and dimensions whose values, share a load.
 const TILE: usize = 8;
-/// Largest code of a value and of its weight: 32 products stay below 2^31.
-pub(super) const VALUE_LIMIT: f32 = 8191.0;
+
+/// How exactly keys and values are kept. It decides the bits of all results after the first position, so it belongs to
+/// a session and its record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum CachePrecision {
+    /// 16-bit codes.
+    #[default]
+    Bits16,
+    /// 8-bit codes: about half the memory, and the same time.
+    Bits8,
+}
+
+impl CachePrecision {
+    /// Bits per code.
+    pub fn bits(self) -> u8 {
+        match self {
+            Self::Bits16 => 16,
+            Self::Bits8 => 8,
+        }
+    }
+
+    /// The precision with codes of that many bits, if there is one.
+    pub fn from_bits(bits: u8) -> Option<Self> {
+        [Self::Bits16, Self::Bits8].into_iter().find(|precision| precision.bits() == bits)
+    }
+}
+
+/// Largest magnitudes of codes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// Of cached keys.
+    key: f32,
+    /// Of queries: `dim` products with keys stay below 2^31.
+    pub query: f32,
+    /// Of cached values.
+    value: f32,
+    /// Of the values' weights: 32 products stay below 2^31.
+    pub weight: f32,
+}
+
+impl Limits {
+    fn new(precision: CachePrecision, dim: usize) -> Self {
+        let most_dot = i32::MAX as usize / dim;
+        let most = |limit: usize| limit.min(i16::MAX as usize) as f32;
+        match precision {
+            CachePrecision::Bits16 => {
+                let key = most(most_dot.isqrt());
+                Self { key, query: key, value: 8191.0, weight: 8191.0 }
+            }
+            CachePrecision::Bits8 => Self { key: 127.0, query: most(most_dot / 127), value: 127.0, weight: 32767.0 },
+        }
+    }
+}
 
 /// No memory is left for the next segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -30,6 +85,7 @@ pub struct CacheOutOfMemory {
 /// The attention memory of one session.
 #[derive(Debug)]
 pub struct KvCache {
+    precision: CachePrecision,
     layers: usize,
     kv_heads: usize,
     head_dim: usize,
@@ -42,15 +98,38 @@ pub struct KvCache {
 #[derive(Debug)]
 struct Segment {
     /// `[layer][kv_head][keys, values]`
-    codes: Vec<i16>,
+    codes: Store,
     /// `[layer][kv_head][keys, values][32]`
     scales: Vec<[f32; SEGMENT]>,
 }
 
+#[derive(Debug)]
+enum Store {
+    Wide(Vec<i16>),
+    Narrow(Vec<i8>),
+}
+
+impl Store {
+    fn zeroed(precision: CachePrecision, len: usize) -> Result<Self, TryReserveError> {
+        Ok(match precision {
+            CachePrecision::Bits16 => Self::Wide(zeroed(len)?),
+            CachePrecision::Bits8 => Self::Narrow(zeroed(len)?),
+        })
+    }
+}
+
+fn zeroed<T: Copy + Default>(len: usize) -> Result<Vec<T>, TryReserveError> {
+    let mut values = Vec::new();
+    values.try_reserve_exact(len)?;
+    values.resize(len, T::default());
+    Ok(values)
+}
+
 impl KvCache {
     /// An empty cache; memory is taken as positions come.
-    pub fn new(layers: usize, kv_heads: usize, head_dim: usize) -> Self {
-        Self { layers, kv_heads, head_dim, dim: head_dim.next_multiple_of(TILE), segments: Vec::new(), len: 0 }
+    pub fn new(layers: usize, kv_heads: usize, head_dim: usize, precision: CachePrecision) -> Self {
+        let dim = head_dim.next_multiple_of(TILE);
+        Self { precision, layers, kv_heads, head_dim, dim, segments: Vec::new(), len: 0 }
     }
 
     /// Positions that all layers have.
@@ -74,7 +153,7 @@ impl KvCache {
     }
 
     fn segment_bytes(&self) -> usize {
-        self.layers * self.kv_heads * 2 * SEGMENT * (2 * self.dim + 4)
+        self.layers * self.kv_heads * 2 * SEGMENT * (usize::from(self.precision.bits()) / 8 * self.dim + 4)
     }
 
     /// Makes room for `positions` positions in all.
@@ -85,12 +164,9 @@ impl KvCache {
         let heads = self.layers * self.kv_heads * 2;
         while self.segments.len() * SEGMENT < positions {
             let no_memory = |_| CacheOutOfMemory { bytes: self.segment_bytes() };
-            let mut segment = Segment { codes: Vec::new(), scales: Vec::new() };
-            segment.codes.try_reserve_exact(heads * SEGMENT * self.dim).map_err(no_memory)?;
-            segment.scales.try_reserve_exact(heads).map_err(no_memory)?;
-            segment.codes.resize(heads * SEGMENT * self.dim, 0);
-            segment.scales.resize(heads, [0.0; SEGMENT]);
-            self.segments.push(segment);
+            let codes = Store::zeroed(self.precision, heads * SEGMENT * self.dim).map_err(no_memory)?;
+            let scales = zeroed(heads).map_err(no_memory)?;
+            self.segments.push(Segment { codes, scales });
         }
         Ok(())
     }
@@ -119,13 +195,13 @@ impl KvCache {
         self.dim
     }
 
-    /// Largest code of keys and queries: `dim` products stay below 2^31.
-    pub(super) fn key_limit(&self) -> f32 {
-        let limit = (i32::MAX as usize / self.dim).isqrt().min(i16::MAX as usize);
-        limit as f32
+    /// Largest codes of what is multiplied.
+    pub(super) fn limits(&self) -> Limits {
+        Limits::new(self.precision, self.dim)
     }
 
-    /// Stores the key and value (`[head_dim]` each) of one position. `codes` is scratch of `padded_dim` codes.
+    /// Stores the key and value (`[head_dim]` each) of one position. `codes` is scratch of `[2, padded_dim]` codes, zero
+    /// where the head dimension was filled up.
     pub(super) fn store(
         &mut self,
         place: Place,
@@ -133,21 +209,19 @@ impl KvCache {
         value: &[f32],
         codes: &mut [i16],
     ) -> Result<(), NonFinite> {
-        let (limit, dim, head_dim) = (self.key_limit(), self.dim, self.head_dim);
-        let at = place.position % SEGMENT;
-        let (head, scales) = self.head_mut(place);
-        let (keys, values) = head.split_at_mut(SEGMENT * dim);
-        scales[0][at] = quantize_into(key, limit, &mut codes[..head_dim])?;
-        store_key(codes, at % TILE, &mut keys[at / TILE * TILE * dim..][..TILE * dim]);
-        scales[1][at] = quantize_into(value, VALUE_LIMIT, &mut codes[..head_dim])?;
-        store_value(codes, at, values);
-        Ok(())
-    }
-
-    fn head_mut(&mut self, place: Place) -> (&mut [i16], &mut [[f32; SEGMENT]]) {
+        let (limits, at) = (self.limits(), place.position % SEGMENT);
+        let (key_codes, value_codes) = codes.split_at_mut(self.dim);
+        let key_scale = quantize_into(key, limits.key, &mut key_codes[..self.head_dim])?;
+        let value_scale = quantize_into(value, limits.value, &mut value_codes[..self.head_dim])?;
         let (head, size) = (place.layer * self.kv_heads + place.kv_head, 2 * SEGMENT * self.dim);
         let segment = &mut self.segments[place.position / SEGMENT];
-        (&mut segment.codes[head * size..][..size], &mut segment.scales[2 * head..][..2])
+        segment.scales[2 * head][at] = key_scale;
+        segment.scales[2 * head + 1][at] = value_scale;
+        match &mut segment.codes {
+            Store::Wide(store) => put(&mut store[head * size..][..size], at, codes, |code| code),
+            Store::Narrow(store) => put(&mut store[head * size..][..size], at, codes, |code| code as i8),
+        }
+        Ok(())
     }
 
     /// Keys, values and value scales of one segment for one head.
@@ -159,29 +233,48 @@ impl KvCache {
     ) -> (Keys<'_>, Values<'_>, &[f32; SEGMENT]) {
         let (head, size) = (layer * self.kv_heads + kv_head, 2 * SEGMENT * self.dim);
         let segment = &self.segments[segment];
-        let (keys, values) = segment.codes[head * size..][..size].split_at(size / 2);
+        let (keys, values) = match &segment.codes {
+            Store::Wide(store) => {
+                let (keys, values) = store[head * size..][..size].split_at(size / 2);
+                (Codes::Wide(keys), Codes::Wide(values))
+            }
+            Store::Narrow(store) => {
+                let (keys, values) = store[head * size..][..size].split_at(size / 2);
+                (Codes::Narrow(keys), Codes::Narrow(values))
+            }
+        };
         let keys = Keys { codes: keys, scales: &segment.scales[2 * head] };
         (keys, Values { codes: values }, &segment.scales[2 * head + 1])
     }
 }
 
+/// Puts the codes of a key and a value (`[2, dim]`) in place `at` of one head's keys and values.
+#[inline(always)]
+fn put<C: Copy>(head: &mut [C], at: usize, codes: &[i16], narrow: impl Fn(i16) -> C) {
+    let (keys, values) = head.split_at_mut(head.len() / 2);
+    let (key, value) = codes.split_at(codes.len() / 2);
+    let tile = keys.len() / (SEGMENT / TILE);
+    store_key(key, at % TILE, &mut keys[at / TILE * tile..][..tile], &narrow);
+    store_value(value, at, values, &narrow);
+}
+
 /// Puts a key's codes (`[dim]`) in place `at` of a tile (`[dim / 2][8 positions][2]`).
-fn store_key(codes: &[i16], at: usize, tile: &mut [i16]) {
+fn store_key<C: Copy>(codes: &[i16], at: usize, tile: &mut [C], narrow: impl Fn(i16) -> C) {
     let eights = codes.as_chunks::<TILE>().0;
     for (codes, places) in eights.iter().zip(tile.as_chunks_mut::<{ TILE * TILE }>().0) {
         for (pair, places) in codes.as_chunks::<2>().0.iter().zip(places.as_chunks_mut::<{ 2 * TILE }>().0) {
-            places.as_chunks_mut::<2>().0[at % TILE] = *pair;
+            places.as_chunks_mut::<2>().0[at % TILE] = pair.map(&narrow);
         }
     }
 }
 
 /// Puts a value's codes (`[dim]`) in place `at` of a segment (`[dim / 8][16 position pairs][8 dims][2]`).
-fn store_value(codes: &[i16], at: usize, segment: &mut [i16]) {
+fn store_value<C: Copy>(codes: &[i16], at: usize, segment: &mut [C], narrow: impl Fn(i16) -> C) {
     let groups = segment.as_chunks_mut::<{ SEGMENT * TILE }>().0;
     for (codes, group) in codes.as_chunks::<TILE>().0.iter().zip(groups) {
         let pairs = &mut group.as_chunks_mut::<{ 2 * TILE }>().0[at % SEGMENT / 2];
         for (code, pair) in codes.iter().zip(pairs.as_chunks_mut::<2>().0) {
-            pair[at % 2] = *code;
+            pair[at % 2] = narrow(*code);
         }
     }
 }

@@ -26,6 +26,7 @@ use crate::kernels::Kernel;
 use crate::math::Rope;
 use crate::pack::Residency;
 use crate::tokenizer::Tokenizer;
+pub use kv_cache::CachePrecision;
 use kv_cache::KvCache;
 use weights::Weights;
 
@@ -85,12 +86,12 @@ impl Model {
     }
 
     /// Bytes that the cache of a session takes for `positions` tokens.
-    pub fn cache_bytes(&self, positions: usize) -> u64 {
-        self.new_cache().bytes_for(positions) as u64
+    pub fn cache_bytes(&self, positions: usize, precision: CachePrecision) -> u64 {
+        self.new_cache(precision).bytes_for(positions) as u64
     }
 
     /// An empty cache of the right shape.
-    pub(crate) fn new_cache(&self) -> KvCache {
-        KvCache::new(self.config.layers, self.config.kv_heads, self.config.head_dim)
+    pub(crate) fn new_cache(&self, precision: CachePrecision) -> KvCache {
+        KvCache::new(self.config.layers, self.config.kv_heads, self.config.head_dim, precision)
     }
 }

@@ -48,7 +48,7 @@ pub use step::{FinishReason, Step};
 use crate::TokenId;
 use crate::config::Config;
 use crate::model::kv_cache::KvCache;
-use crate::model::{Forward, Model};
+use crate::model::{CachePrecision, Forward, Model};
 use crate::profile::{Counter, Profile};
 use crate::sample::Sampler;
 use text::Output;
@@ -97,8 +97,8 @@ enum Phase {
 }
 
 impl Work {
-    fn new(model: &Model) -> Self {
-        Self { cache: model.new_cache(), forward: Forward::default(), phase: Phase::Batch, logits: Vec::new() }
+    fn new(model: &Model, precision: CachePrecision) -> Self {
+        Self { cache: model.new_cache(precision), forward: Forward::default(), phase: Phase::Batch, logits: Vec::new() }
     }
 }
 
@@ -124,7 +124,7 @@ impl Session {
             sampler,
             digests: Vec::new(),
             finish: None,
-            work: Work::new(model),
+            work: Work::new(model, options.kv_cache),
             options,
         })
     }
@@ -189,7 +189,7 @@ impl Session {
     pub fn drop_cache(&mut self) {
         let Config { layers, kv_heads, head_dim, .. } = self.config;
         self.work = Work {
-            cache: KvCache::new(layers, kv_heads, head_dim),
+            cache: KvCache::new(layers, kv_heads, head_dim, self.options.kv_cache),
             forward: Forward::default(),
             phase: Phase::Batch,
             logits: Vec::new(),

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Error;
+use crate::model::CachePrecision;
 use crate::sample::Sampling;
 
 /// Widest batch; wider ones gain nothing and take memory.
@@ -28,6 +29,8 @@ pub struct SessionOptions {
     pub audit: bool,
     /// Compute the log probability of every generated token, which costs a pass over the vocabulary. Default false.
     pub logprobs: bool,
+    /// Precision of keys and values: decides memory and bits. Default 16 bits.
+    pub kv_cache: CachePrecision,
     /// Tokens per batch of the prompt. Changes cost and memory, never results. Default 32.
     pub prefill_batch: usize,
 }
@@ -41,6 +44,7 @@ impl Default for SessionOptions {
             ignore_eos: false,
             audit: false,
             logprobs: false,
+            kv_cache: CachePrecision::default(),
             prefill_batch: 32,
         }
     }

@@ -4,7 +4,7 @@
 //! offset  bytes  content (little endian)
 //!      0      4  magic "ILSR"
 //!      4      2  version, 1
-//!      6      1  flags: 1 ignore_eos, 2 audit, 4 logprobs
+//!      6      1  flags: 1 ignore_eos, 2 audit, 4 logprobs, 8 keys and values of 8 bits, else 16
 //!      7      1  finish reason: 0 none, 1 end of generation, 2 stop string, 3 length, 4 context full, 5 cancelled
 //!      8      4  max_tokens as given                 u32
 //!     12      4  most tokens of the present answer   u32
@@ -35,7 +35,7 @@
 use super::text::Output;
 use super::{Error, FinishReason, Session, SessionOptions, Work, check_room, check_vocabulary};
 use crate::TokenId;
-use crate::model::Model;
+use crate::model::{CachePrecision, Model};
 use crate::sample::{Sampler, Sampling};
 
 const MAGIC: [u8; 4] = *b"ILSR";
@@ -130,7 +130,7 @@ impl Session {
             sampler,
             digests: record.digests,
             finish: record.finish,
-            work: Work::new(model),
+            work: Work::new(model, record.options.kv_cache),
             options: record.options,
         })
     }
@@ -190,7 +190,8 @@ impl SessionRecord {
         bytes.extend_from_slice(&MAGIC);
         bytes.extend_from_slice(&VERSION.to_le_bytes());
         let options = &self.options;
-        let flags = [options.ignore_eos, options.audit, options.logprobs];
+        let narrow = options.kv_cache == CachePrecision::Bits8;
+        let flags = [options.ignore_eos, options.audit, options.logprobs, narrow];
         bytes.push(flags.iter().enumerate().map(|(bit, &flag)| u8::from(flag) << bit).sum());
         bytes.push(REASONS.iter().position(|&reason| reason == self.finish).unwrap_or_default() as u8);
         let sampling = options.sampling.to_words();
@@ -297,7 +298,7 @@ impl<'a> Reader<'a> {
 
     fn record(&mut self) -> Result<SessionRecord, RecordError> {
         let [flags, reason] = self.array("the flags")?;
-        if flags > 7 {
+        if flags > 15 {
             return Err(RecordError::Impossible { field: "the flags" });
         }
         let finish = REASONS.get(usize::from(reason)).copied();
@@ -317,6 +318,7 @@ impl<'a> Reader<'a> {
             ignore_eos: flags & 1 != 0,
             audit: flags & 2 != 0,
             logprobs: flags & 4 != 0,
+            kv_cache: if flags & 8 != 0 { CachePrecision::Bits8 } else { CachePrecision::Bits16 },
             prefill_batch: prefill_batch as usize,
         };
         let (generated, answer_start) = (generated as usize, answer_start as usize);

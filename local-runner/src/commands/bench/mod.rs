@@ -15,7 +15,7 @@ use model_core::gguf::File;
 use model_core::session::SessionOptions;
 
 use crate::backend::{Backend, BackendArgs, BackendKind, Generation, Input};
-use crate::options::ModelArgs;
+use crate::options::{CacheArgs, ModelArgs};
 use crate::output::Output;
 
 /// Measure prompt and generation: tokens per second natively, instructions and cycles in the canister.
@@ -38,11 +38,17 @@ pub struct Args {
     profile: bool,
     /// Measure what the canister costs with the model in all respects, and write it to a record: a table with a column
     /// for today.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["prompt_tokens", "generate_tokens", "profile"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["prompt_tokens", "generate_tokens", "profile", "kv_cache"])]
     record: Option<PathBuf>,
     /// Measure the same and compare it with a record. Fails if a figure is more than 1 % worse than the newest one.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["record", "prompt_tokens", "generate_tokens", "profile"])]
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with_all = ["record", "prompt_tokens", "generate_tokens", "profile", "kv_cache"]
+    )]
     check: Option<PathBuf>,
+    #[command(flatten)]
+    cache: CacheArgs,
     #[command(flatten)]
     backend: BackendArgs,
 }
@@ -66,7 +72,8 @@ impl Args {
     }
 
     fn options(&self) -> SessionOptions {
-        SessionOptions { prefill_batch: self.backend.prefill_batch(), ..options(self.generate_tokens) }
+        let (kv_cache, prefill_batch) = (self.cache.kv_cache, self.backend.prefill_batch());
+        SessionOptions { kv_cache, prefill_batch, ..options(self.generate_tokens) }
     }
 
     fn prompt(&self, vocabulary: usize) -> Input {

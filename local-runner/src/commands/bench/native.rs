@@ -30,6 +30,7 @@ struct Report {
     weights_per_token: u64,
     residency: &'static str,
     packed_bytes: u64,
+    kv_cache_bits: u8,
     prefill_tokens_per_second: Spread,
     decode_tokens_per_second: Spread,
     /// Bytes of weights that a generated token reads.
@@ -67,6 +68,7 @@ impl Args {
             weights_per_token: backend.model().weights_per_token(),
             residency: backend.model().residency().name(),
             packed_bytes: backend.model().packed_bytes(),
+            kv_cache_bits: self.cache.kv_cache.bits(),
             prefill_tokens_per_second: spread(runs.iter().map(|run| run.prefill_rate())),
             decode_tokens_per_second: spread(runs.iter().map(|run| run.decode_rate())),
             bytes_per_token: backend.model().bytes_per_token(),

@@ -1,4 +1,5 @@
 use super::*;
+use crate::model::kv_cache::CachePrecision;
 use crate::profile::OFF;
 
 /// Deterministic values around zero.
@@ -12,11 +13,12 @@ struct Shape {
     head_dim: usize,
     positions: usize,
     window: usize,
+    precision: CachePrecision,
 }
 
 /// Attention in `f64` without any cache.
 fn expected(shape: &Shape, q: &[f32], k: &[f32], v: &[f32]) -> Vec<f64> {
-    let Shape { heads, kv_heads, head_dim, positions, window } = *shape;
+    let Shape { heads, kv_heads, head_dim, positions, window, .. } = *shape;
     let mut out = vec![0.0; positions * heads * head_dim];
     for (i, out) in out.chunks_exact_mut(head_dim).enumerate() {
         let (position, kv_head) = (i / heads, i % heads * kv_heads / heads);
@@ -35,8 +37,8 @@ fn expected(shape: &Shape, q: &[f32], k: &[f32], v: &[f32]) -> Vec<f64> {
 }
 
 fn run(shape: &Shape, kernel: Kernel, batch: usize, threads: usize, qkv: [&[f32]; 3]) -> Vec<f32> {
-    let Shape { heads, kv_heads, head_dim, positions, window } = *shape;
-    let mut cache = KvCache::new(2, kv_heads, head_dim);
+    let Shape { heads, kv_heads, head_dim, positions, window, precision } = *shape;
+    let mut cache = KvCache::new(2, kv_heads, head_dim, precision);
     let mut out = vec![0.0; positions * heads * head_dim];
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
     for start in (0..positions).step_by(batch) {
@@ -55,14 +57,25 @@ fn run(shape: &Shape, kernel: Kernel, batch: usize, threads: usize, qkv: [&[f32]
 #[test]
 fn is_close_to_exact_attention_and_equal_on_every_path_batch_and_thread_count() {
     // Windows that are wider than the text, that begin within a segment and at its edge, and of a single position.
-    let shapes = [(9, 3, 64, usize::MAX), (4, 4, 20, 39), (2, 1, 128, 32), (3, 1, 6, 1), (4, 1, 256, 70)];
-    for (heads, kv_heads, head_dim, window) in shapes {
-        let shape = Shape { heads, kv_heads, head_dim, positions: 77, window };
+    let shapes = [
+        (9, 3, 64, usize::MAX),
+        (4, 4, 20, 39),
+        (2, 1, 128, 32),
+        (3, 1, 6, 1),
+        (4, 1, 256, 70),
+        (8, 1, 16, usize::MAX),
+        (5, 1, 72, usize::MAX),
+    ];
+    let precisions = [(CachePrecision::Bits16, 1e-3), (CachePrecision::Bits8, 2e-2)];
+    for ((heads, kv_heads, head_dim, window), (precision, tolerance)) in
+        shapes.into_iter().flat_map(|shape| precisions.map(|precision| (shape, precision)))
+    {
+        let shape = Shape { heads, kv_heads, head_dim, positions: 77, window, precision };
         let [q, k, v] = [heads, kv_heads, kv_heads].map(|n| values(n * head_dim * shape.positions, n + head_dim));
         let qkv = [q.as_slice(), &k, &v];
         let one = run(&shape, Kernel::SCALAR, 1, 1, qkv);
         for (out, exact) in one.iter().zip(expected(&shape, &q, &k, &v)) {
-            assert!((f64::from(*out) - exact).abs() < 1e-3, "{out} {exact}");
+            assert!((f64::from(*out) - exact).abs() < tolerance, "{out} {exact}");
         }
         for kernel in Kernel::available() {
             for (batch, threads) in [(1, 1), (7, 2), (32, 1), (77, 3)] {
@@ -77,7 +90,8 @@ fn is_close_to_exact_attention_and_equal_on_every_path_batch_and_thread_count() 
 #[test]
 fn a_dominant_position_does_not_swallow_the_others() {
     // One key takes 90 % of the probability; 319 others share the rest. Their values must still count.
-    let shape = Shape { heads: 1, kv_heads: 1, head_dim: 8, positions: 320, window: usize::MAX };
+    let precision = CachePrecision::default();
+    let shape = Shape { heads: 1, kv_heads: 1, head_dim: 8, positions: 320, window: usize::MAX, precision };
     let mut k = vec![0.0; 320 * 8];
     k[0] = 22.6;
     let q: Vec<f32> = [1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0].repeat(320);
@@ -90,7 +104,7 @@ fn a_dominant_position_does_not_swallow_the_others() {
 
 #[test]
 fn refuses_what_is_not_finite() {
-    let mut cache = KvCache::new(1, 1, 8);
+    let mut cache = KvCache::new(1, 1, 8, CachePrecision::default());
     cache.reserve(1).unwrap();
     let (good, mut bad, mut out) = ([1.0; 8], [1.0; 8], [0.0; 8]);
     bad[3] = f32::NAN;
@@ -113,10 +127,11 @@ fn refuses_what_is_not_finite() {
 
 #[test]
 fn truncation_gives_memory_back_and_old_positions_do_not_shine_through() {
-    let shape = Shape { heads: 1, kv_heads: 1, head_dim: 8, positions: 40, window: usize::MAX };
+    let precision = CachePrecision::default();
+    let shape = Shape { heads: 1, kv_heads: 1, head_dim: 8, positions: 40, window: usize::MAX, precision };
     let [q, k, v] = [1, 2, 3].map(|seed| values(40 * 8, seed));
     let fresh = run(&shape, Kernel::detect(), 40, 1, [&q, &k, &v]);
-    let mut cache = KvCache::new(1, 1, 8);
+    let mut cache = KvCache::new(1, 1, 8, CachePrecision::default());
     cache.reserve(70).unwrap();
     let garbage = [1e9; 70 * 8];
     let input = |q, k, v| AttentionInput {
