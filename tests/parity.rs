@@ -7,6 +7,7 @@ use end_to_end::{Icllama, Native, ask, audited, chat, full, random_budgets, real
 use model_core::fixtures::{RopeScaling, TinyLlama};
 use model_core::gguf::GgmlType;
 use model_core::kernels::Kernel;
+use model_core::quant;
 
 /// Inputs of every kind and options of every kind.
 fn questions() -> Vec<SessionCreateArg> {
@@ -67,10 +68,15 @@ fn assert_tiny_same_bits(name: &str, model: &TinyLlama) {
 
 #[test]
 fn every_tensor_type() {
-    use GgmlType::{BF16, F16, F32, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
-    for ty in [F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1] {
-        assert_tiny_same_bits(ty.name(), &TinyLlama { ty, ..tiny(1) });
+    for &ty in GgmlType::ALL.iter().filter(|ty| quant::supports(**ty)) {
+        let shape = if ty.block_elements() > quant::GROUP { wide(1) } else { tiny(1) };
+        assert_tiny_same_bits(ty.name(), &TinyLlama { ty, ..shape });
     }
+}
+
+/// A model whose rows are whole super-blocks.
+fn wide(seed: u64) -> TinyLlama {
+    TinyLlama { dim: 256, heads: 4, head_dim: 64, hidden: 256, layers: 1, ..tiny(seed) }
 }
 
 #[test]
@@ -81,6 +87,8 @@ fn mixed_tensor_types_as_real_files_have_them() {
         ("ffn_down.weight", GgmlType::Q5_1),
     ];
     assert_tiny_same_bits("mixed", &TinyLlama { ty: GgmlType::Q4_0, types, ..tiny(2) });
+    let types = vec![("token_embd.weight", GgmlType::Q6_K), ("attn_v.weight", GgmlType::Q2_K)];
+    assert_tiny_same_bits("K-quants", &TinyLlama { ty: GgmlType::Q4_K, types, ..wide(3) });
 }
 
 #[test]

@@ -6,7 +6,7 @@
 
 use crate::math::lanes::{F32x4, ROUND, store_rounded};
 use crate::math::{all_finite, max_abs};
-use crate::pack::layout::{COLUMNS, OFFSET_LIMIT};
+use crate::pack::layout::{COLUMNS, HALF_COLUMNS, OFFSET_LIMIT};
 
 /// A vector to be quantised holds a NaN or an infinity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -29,18 +29,27 @@ pub struct Activations {
     pub(super) codes: Vec<i16>,
     /// `[tokens]`
     pub(super) scales: Vec<f32>,
-    /// Whether there are sums.
-    pub(super) has_sums: bool,
-    /// Sums of the groups of 32 codes, `[tokens, columns / 32]`
-    pub(super) sums: Vec<i32>,
-    /// The sums as codes again, with a zero where their number is odd: `[tokens, 2 * ceil(columns / 64)]`
-    pub(super) sum_codes: Vec<i16>,
-    /// `[tokens]`; in units of the codes that were summed
-    pub(super) sum_scales: Vec<f32>,
-    /// The sums of one token as floats, exactly: `[columns / 32]`
-    float_sums: Vec<f32>,
+    /// Of groups of 32 columns
+    pub(super) sums: Sums,
+    /// Of groups of 16 columns
+    pub(super) half_sums: Sums,
     /// `[tokens, columns]`, only where a float matrix asks for them
     pub(super) values: Vec<f32>,
+}
+
+/// The sums of the groups of a batch's codes, in which a group is so many columns. Buffers are reused.
+#[derive(Debug, Default)]
+pub(super) struct Sums {
+    /// Whether they belong to the batch.
+    pub are_there: bool,
+    /// Exactly, `[tokens, groups]`
+    pub sums: Vec<i32>,
+    /// The sums as codes again, with a zero where their number is odd: `[tokens, 2 * ceil(groups / 2)]`
+    pub codes: Vec<i16>,
+    /// `[tokens]`; in units of the codes that were summed
+    pub scales: Vec<f32>,
+    /// The sums of one token as floats, exactly: `[groups]`
+    floats: Vec<f32>,
 }
 
 /// Which forms of the activations the matrices that will read them need.
@@ -50,6 +59,8 @@ pub struct Forms {
     pub codes: bool,
     /// Some coded matrix has offsets or nibbles, for which the sums of groups are needed.
     pub sums: bool,
+    /// Some coded matrix has offsets of groups of 16 columns.
+    pub half_sums: bool,
     /// Some matrix is float.
     pub values: bool,
 }
@@ -59,9 +70,30 @@ impl Forms {
     pub fn of(matrices: &[&crate::pack::Matrix]) -> Self {
         Self {
             codes: matrices.iter().any(|matrix| matrix.is_coded()),
-            sums: matrices.iter().any(|matrix| matrix.reads_sums()),
+            sums: matrices.iter().any(|matrix| matrix.summed_columns() == Some(COLUMNS)),
+            half_sums: matrices.iter().any(|matrix| matrix.summed_columns() == Some(HALF_COLUMNS)),
             values: matrices.iter().any(|matrix| !matrix.is_coded()),
         }
+    }
+}
+
+impl Sums {
+    /// Sums `codes` (`[tokens, groups, C]`).
+    fn compute<const C: usize>(&mut self, codes: &[i16], groups: usize) -> Result<(), NonFinite> {
+        let padded = groups.next_multiple_of(2);
+        self.sums.clear();
+        self.sums.extend(codes.as_chunks::<C>().0.iter().map(group_sum));
+        let tokens = self.sums.len() / groups;
+        self.codes.resize(tokens * padded, 0);
+        self.scales.resize(tokens, 0.0);
+        let tokens = self.sums.chunks_exact(groups).zip(self.codes.chunks_exact_mut(padded));
+        for ((sums, codes), scale) in tokens.zip(&mut self.scales) {
+            self.floats.clear();
+            self.floats.extend(sums.iter().map(|sum| *sum as f32));
+            *scale = quantize_into(&self.floats, OFFSET_LIMIT, codes)?;
+            codes[groups..].fill(0);
+        }
+        Ok(())
     }
 }
 
@@ -87,24 +119,13 @@ impl Activations {
         {
             *scale = quantize_into(x, LIMIT, codes)?;
         }
-        self.has_sums = forms.sums;
-        if forms.sums { self.sum() } else { Ok(()) }
-    }
-
-    /// Computes the sums of the groups.
-    fn sum(&mut self) -> Result<(), NonFinite> {
-        let groups = self.columns / COLUMNS;
-        let padded = groups.next_multiple_of(2);
-        self.sums.clear();
-        self.sums.extend(self.codes.chunks_exact(COLUMNS).map(group_sum));
-        self.sum_codes.resize(self.tokens * padded, 0);
-        self.sum_scales.resize(self.tokens, 0.0);
-        let tokens = self.sums.chunks_exact(groups).zip(self.sum_codes.chunks_exact_mut(padded));
-        for ((sums, sum_codes), scale) in tokens.zip(&mut self.sum_scales) {
-            self.float_sums.clear();
-            self.float_sums.extend(sums.iter().map(|sum| *sum as f32));
-            *scale = quantize_into(&self.float_sums, OFFSET_LIMIT, sum_codes)?;
-            sum_codes[groups..].fill(0);
+        self.sums.are_there = forms.sums;
+        if forms.sums {
+            self.sums.compute::<COLUMNS>(&self.codes, columns / COLUMNS)?;
+        }
+        self.half_sums.are_there = forms.half_sums;
+        if forms.half_sums {
+            self.half_sums.compute::<HALF_COLUMNS>(&self.codes, columns / HALF_COLUMNS)?;
         }
         Ok(())
     }
@@ -120,10 +141,10 @@ impl Activations {
     }
 }
 
-/// Sum of 32 codes, below 2^24 and so exact in `f32` too.
-fn group_sum(codes: &[i16]) -> i32 {
+/// Sum of 16 or 32 codes, below 2^24 and so exact in `f32` too.
+fn group_sum<const C: usize>(codes: &[i16; C]) -> i32 {
     let mut lanes = [0i32; 8];
-    for codes in codes.chunks_exact(8) {
+    for codes in codes.as_chunks::<8>().0 {
         for (lane, &code) in lanes.iter_mut().zip(codes) {
             *lane += i32::from(code);
         }

@@ -7,12 +7,12 @@
 
 use core::mem::MaybeUninit;
 
-use super::isa::{Isa, TOKENS, for_16, for_groups, for_parts, for_tokens};
+use super::isa::{Isa, TOKENS, for_16, for_blocks, for_parts, for_tokens};
 use super::product::Product;
 use super::source::{PAIRS, Source, multiply_offsets_part};
-use crate::pack::layout::{COLUMNS, Layout, OFFSET_PAIR_BYTES, ROWS, SCALES_BYTES, Section};
+use crate::pack::layout::{COLUMNS, OFFSET_PAIR_BYTES, ROWS, SCALES_BYTES, Section};
 
-/// Rows of so many groups (576 columns) are computed at once, with their offsets.
+/// Rows of so many blocks (576 columns) are computed at once, with their offsets.
 const WHOLE: usize = 18;
 /// Half of the widest batch.
 const HALF: usize = TOKENS / 2;
@@ -25,27 +25,36 @@ const FROM_Y: usize = usize::MAX;
 /// As [`super::product::multiply`]; T tokens are left.
 #[inline(always)]
 pub(super) unsafe fn multiply<I: Isa, S: Source, const T: usize>(product: Product, first: usize, last: usize) {
-    let Layout { groups, has_offsets, .. } = product.layout;
+    let (blocks, has_offsets) = (product.layout.blocks(), product.layout.has_offsets);
+    let is_halved = S::GROUPS > 1;
     // SAFETY: passed on.
     unsafe {
-        match (T, groups, has_offsets) {
-            (1, WHOLE, true) => return pass::<I, S, T, WHOLE, { WHOLE / 2 }, true>(product, 0, first, last),
-            (1, WHOLE, false) => return pass::<I, S, T, WHOLE, 0, true>(product, 0, first, last),
+        match (T, blocks, has_offsets) {
+            (1, WHOLE, true) if !is_halved => {
+                return pass::<I, S, T, WHOLE, { WHOLE / 2 }, true>(product, 0, first, last);
+            }
+            (1, WHOLE, false) if !is_halved => return pass::<I, S, T, WHOLE, 0, true>(product, 0, first, last),
             (.., true) => strips::<I, T>(product, first, last),
             (.., false) => clear::<I, T>(product, first, last),
         }
         let mut at = 0;
-        while at < groups {
-            at += column_block::<I, S, T>(product, at, width(T, groups, groups - at), first, last);
+        while at < blocks {
+            at += column_block::<I, S, T>(product, at, width(T, blocks, blocks - at, is_halved), first, last);
+        }
+        if is_halved {
+            scale::<I, T>(product, first, last);
         }
     }
 }
 
-/// Groups of the next column block of rows of `groups`, of which `left` are left. Wide blocks pass `y` less often, but
-/// make large functions; these widths divide the rows of common models.
-const fn width(tokens: usize, groups: usize, left: usize) -> usize {
+/// Blocks of the next column block of rows of `blocks`, of which `left` are left. Wide blocks pass `y` less often, but
+/// make large functions; these widths divide the rows of common models. Blocks of two groups are in super-blocks of 8; these
+/// are the smaller part of most models, so that the size of the module counts for more than their last per cent.
+const fn width(tokens: usize, blocks: usize, left: usize, is_halved: bool) -> usize {
     let widths: [usize; 3] = match tokens {
-        1 if groups.is_multiple_of(WHOLE) => [WHOLE, 4, 1],
+        1 if is_halved => [8, 1, 1],
+        _ if is_halved => [2, 1, 1],
+        1 if blocks.is_multiple_of(WHOLE) => [WHOLE, 4, 1],
         1 => [16, 4, 1],
         TOKENS => [6, 2, 1],
         _ => [4, 2, 1],
@@ -57,7 +66,7 @@ const fn width(tokens: usize, groups: usize, left: usize) -> usize {
     }
 }
 
-/// The column block of `width` groups at group `at`; returns the width.
+/// The column block of `width` blocks at block `at`; returns the width.
 #[inline(always)]
 unsafe fn column_block<I: Isa, S: Source, const T: usize>(
     product: Product,
@@ -66,13 +75,15 @@ unsafe fn column_block<I: Isa, S: Source, const T: usize>(
     first: usize,
     last: usize,
 ) -> usize {
+    let is_halved = S::GROUPS > 1;
     // SAFETY: passed on.
     unsafe {
         match width {
-            WHOLE if T == 1 => block::<I, S, T, WHOLE>(product, at, first, last),
-            16 if T == 1 => block::<I, S, T, 16>(product, at, first, last),
-            6 if T == TOKENS => block::<I, S, T, 6>(product, at, first, last),
-            4 if T < TOKENS => block::<I, S, T, 4>(product, at, first, last),
+            WHOLE if T == 1 && !is_halved => block::<I, S, T, WHOLE>(product, at, first, last),
+            16 if T == 1 && !is_halved => block::<I, S, T, 16>(product, at, first, last),
+            8 if T == 1 && is_halved => block::<I, S, T, 8>(product, at, first, last),
+            6 if T == TOKENS && !is_halved => block::<I, S, T, 6>(product, at, first, last),
+            4 if T < TOKENS && !is_halved => block::<I, S, T, 4>(product, at, first, last),
             2 if T > 1 => block::<I, S, T, 2>(product, at, first, last),
             _ => {
                 block::<I, S, T, 1>(product, at, first, last);
@@ -83,7 +94,7 @@ unsafe fn column_block<I: Isa, S: Source, const T: usize>(
     width
 }
 
-/// Groups `at..at + G` of the columns for all rows.
+/// Blocks `at..at + G` of the columns for all rows.
 #[inline(always)]
 unsafe fn block<I: Isa, S: Source, const T: usize, const G: usize>(
     product: Product,
@@ -93,7 +104,7 @@ unsafe fn block<I: Isa, S: Source, const T: usize, const G: usize>(
 ) {
     // SAFETY: passed on.
     unsafe {
-        if at + G == product.layout.groups {
+        if S::GROUPS == 1 && at + G == product.layout.blocks() {
             pass::<I, S, T, G, FROM_Y, true>(product, at, first, last);
         } else {
             pass::<I, S, T, G, FROM_Y, false>(product, at, first, last);
@@ -101,11 +112,11 @@ unsafe fn block<I: Isa, S: Source, const T: usize, const G: usize>(
     }
 }
 
-/// Pairs of T tokens and G groups in registers. What has not been loaded must not be read.
+/// Pairs of T tokens and G blocks in registers. What has not been loaded must not be read.
 struct Held<I: Isa, const T: usize, const G: usize>(MaybeUninit<[[[I::Pair; PAIRS]; G]; T]>);
 
 impl<I: Isa, const T: usize, const G: usize> Held<I, T, G> {
-    /// Loads `pairs` pairs of each group for every token from `codes`, where tokens stand at `stride`.
+    /// Loads `pairs` pairs of each block for every token from `codes`, where tokens stand at `stride`.
     #[inline(always)]
     unsafe fn load(pairs: usize, codes: *const i16, stride: usize) -> Self {
         let mut held = Self(MaybeUninit::uninit());
@@ -113,7 +124,7 @@ impl<I: Isa, const T: usize, const G: usize> Held<I, T, G> {
         // SAFETY: the caller vouches for the codes.
         unsafe {
             for_tokens!(TOKEN < T, {
-                for_groups!(GROUP, {
+                for_blocks!(GROUP, {
                     for_16!(PAIR, {
                         if GROUP < G && PAIR < pairs {
                             let from = codes.add(TOKEN * stride + GROUP * COLUMNS + 2 * PAIR);
@@ -146,7 +157,7 @@ impl<I: Isa, const T: usize, const G: usize> EightfoldSums<I, T, G> {
         // SAFETY: the caller names groups that exist, and sums are there where they are read.
         unsafe {
             for_tokens!(TOKEN < T, {
-                for_groups!(GROUP, {
+                for_blocks!(GROUP, {
                     if S::READS_SUMS && GROUP < G {
                         let sum = *product.sums.add(TOKEN * product.layout.groups + first + GROUP);
                         (&raw mut (*to)[TOKEN][GROUP]).write(I::splat_int(8 * sum));
@@ -224,6 +235,26 @@ unsafe fn clear<I: Isa, const T: usize>(product: Product, first: usize, last: us
             while y != end {
                 for_parts!(I, PART, {
                     I::store(y.add(PART * I::LANES), zero);
+                });
+                y = y.add(ROWS);
+            }
+        }
+    }
+}
+
+/// The last step of the contract for all rows, for blocks of two groups: that spares each of their functions a twin.
+#[inline(never)]
+unsafe fn scale<I: Isa, const T: usize>(product: Product, first: usize, last: usize) {
+    // SAFETY: row groups lie inside `y`.
+    unsafe {
+        for token in 0..T {
+            let x_scale = I::splat(*product.scales.add(token));
+            let mut y = product.y.add(token * product.y_stride + first * ROWS);
+            let end = y.add((last - first) * ROWS);
+            while y != end {
+                for_parts!(I, PART, {
+                    let y = y.add(PART * I::LANES);
+                    I::store(y, I::mul(I::load(y), x_scale));
                 });
                 y = y.add(ROWS);
             }
@@ -335,9 +366,9 @@ unsafe fn section_pass<I: Isa, const T: usize, const COUNT: usize, const BEGIN: 
     }
 }
 
-/// Groups `at..at + G` of the columns for all rows. STRIP: accumulators come from `y` ([`FROM_Y`]), or these are the
-/// first groups, and accumulators come from the only section of the strip, which has so many pairs (0: there is none).
-/// END: these are the last groups.
+/// Blocks `at..at + G` of the columns for all rows. STRIP: accumulators come from `y` ([`FROM_Y`]), or these are the
+/// first blocks, and accumulators come from the only section of the strip, which has so many pairs (0: there is none).
+/// END: these are the last blocks, and outputs are complete.
 #[inline(never)]
 unsafe fn pass<I: Isa, S: Source, const T: usize, const G: usize, const STRIP: usize, const END: bool>(
     product: Product,
@@ -353,7 +384,7 @@ unsafe fn pass<I: Isa, S: Source, const T: usize, const G: usize, const STRIP: u
         0 => 0,
         pairs => pairs * OFFSET_PAIR_BYTES + SCALES_BYTES,
     };
-    // SAFETY: groups and row groups lie inside the matrix and inside `y`; T tokens are left.
+    // SAFETY: blocks and row groups lie inside the matrix and inside `y`; T tokens are left.
     unsafe {
         let held = Held::<I, T, G>::load(PAIRS, product.codes.add(at * COLUMNS), product.codes_stride());
         let sums8 = EightfoldSums::<I, T, G>::load::<S>(product, at);
@@ -362,8 +393,8 @@ unsafe fn pass<I: Isa, S: Source, const T: usize, const G: usize, const STRIP: u
         let place = if STRIP == FROM_Y { strip_bytes + at * S::BLOCK_BYTES } else { 0 };
         let mut walk = Walk::new(product, place, first, last);
         loop {
-            let mut kept = [const { MaybeUninit::uninit() }; G];
-            let mut scales = [[I::splat(0.0); 2]; G];
+            let mut kept = [const { [const { MaybeUninit::uninit() }; 2] }; G];
+            let mut scales = [[[I::splat(0.0); 2]; 2]; G];
             let blocks = if STRIP == FROM_Y { walk.weights } else { walk.weights.add(strip_bytes) };
             for_tokens!(TOKEN < T, {
                 for_parts!(I, PART, {
@@ -373,18 +404,21 @@ unsafe fn pass<I: Isa, S: Source, const T: usize, const G: usize, const STRIP: u
                     } else {
                         offsets.step(I::splat(0.0), walk.weights, TOKEN, PART)
                     };
-                    for_groups!(GROUP, {
-                        if GROUP < G {
-                            let block = blocks.add(GROUP * S::BLOCK_BYTES);
-                            let x = |pair| held.pair(TOKEN, GROUP, pair);
-                            let sum8 = || sums8.get(TOKEN, GROUP);
-                            let first = TOKEN == 0;
-                            let sums = S::multiply_part::<I>(block, PART, first, kept[GROUP].as_mut_ptr(), x, sum8);
-                            if TOKEN == 0 {
-                                scales[GROUP][PART] = I::load(block.add(S::CODE_BYTES + 4 * PART * I::LANES).cast());
+                    for_blocks!(BLOCK, {
+                        for_16!(@ GROUP, {
+                            if BLOCK < G && GROUP < S::GROUPS {
+                                let group = blocks.add(BLOCK * S::BLOCK_BYTES + GROUP * S::GROUP_BYTES);
+                                let x = |pair| held.pair(TOKEN, BLOCK, GROUP * PAIRS / S::GROUPS + pair);
+                                let sum8 = || sums8.get(TOKEN, BLOCK);
+                                let (first, kept) = (TOKEN == 0, kept[BLOCK][GROUP].as_mut_ptr());
+                                let scale = &mut scales[BLOCK][GROUP][PART];
+                                let sums = S::multiply_part::<I>(group, PART, first, kept, x, sum8);
+                                if first {
+                                    *scale = I::load(group.add(S::CODE_BYTES + 4 * PART * I::LANES).cast());
+                                }
+                                acc = I::add(acc, I::mul(I::to_floats(sums), *scale));
                             }
-                            acc = I::add(acc, I::mul(I::to_floats(sums), scales[GROUP][PART]));
-                        }
+                        }, 0 1);
                     });
                     I::store(y, if END { I::mul(acc, x_scales[TOKEN]) } else { acc });
                 });

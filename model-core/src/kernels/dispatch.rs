@@ -9,7 +9,7 @@ use super::scalar::Scalar;
 use super::source::{Source, Wide};
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 use super::twice::Twice;
-use crate::pack::layout::Width;
+use crate::pack::layout::{COLUMNS, HALF_COLUMNS, Width};
 
 /// Proof that the instructions of a kernel path exist on this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,9 +95,10 @@ impl Kernel {
     pub(super) unsafe fn multiply(self, product: Product, first: usize, last: usize) {
         // SAFETY: passed on; the source is that of the layout.
         unsafe {
-            match product.layout.width {
-                Width::Byte => self.multiply_from::<Wide>(product, first, last),
-                Width::Nibble => self.multiply_from::<Nibbles>(product, first, last),
+            match (product.layout.width, product.layout.group_columns) {
+                (Width::Byte, HALF_COLUMNS) => self.multiply_from::<Wide<HALF_COLUMNS>>(product, first, last),
+                (Width::Byte, _) => self.multiply_from::<Wide<COLUMNS>>(product, first, last),
+                (Width::Nibble, _) => self.multiply_from::<Nibbles>(product, first, last),
             }
         }
     }

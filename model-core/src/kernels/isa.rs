@@ -114,13 +114,13 @@ macro_rules! for_16 {
 }
 pub(super) use for_16;
 
-/// Repeats a block for each of up to 18 groups.
-macro_rules! for_groups {
+/// Repeats a block for each of up to 18 blocks of columns.
+macro_rules! for_blocks {
     ($i:ident, $body:block) => {
         $crate::kernels::isa::for_16!(@ $i, $body, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17)
     };
 }
-pub(super) use for_groups;
+pub(super) use for_blocks;
 
 /// Repeats a block for each of `$count` (at most [`TOKENS`]) tokens, for the same reason.
 macro_rules! for_tokens {

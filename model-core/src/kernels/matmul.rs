@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::product::Product;
 use super::{Activations, Kernel, float};
 use crate::pack::Matrix;
-use crate::pack::layout::{Layout, ROWS};
+use crate::pack::layout::{HALF_COLUMNS, Layout, ROWS};
 use crate::pack::matrix::View;
 use crate::parallel;
 
@@ -52,15 +52,16 @@ struct Coded<'a> {
 fn coded(kernel: Kernel, product: Coded<'_>, output: Output, range: Range<usize>) {
     let Coded { bytes, layout, w, x } = product;
     assert_eq!(x.codes.len(), x.tokens() * w.columns(), "activations were not quantised");
-    assert!(x.has_sums || !w.reads_sums(), "activations were not summed");
+    let sums = if layout.group_columns == HALF_COLUMNS { &x.half_sums } else { &x.sums };
+    assert!(sums.are_there || w.summed_columns().is_none(), "activations were not summed");
     let product = Product {
         row_groups: bytes.as_ptr(),
         layout,
         codes: x.codes.as_ptr(),
         scales: x.scales.as_ptr(),
-        sums: x.sums.as_ptr(),
-        sum_codes: x.sum_codes.as_ptr(),
-        sum_scales: x.sum_scales.as_ptr(),
+        sums: sums.sums.as_ptr(),
+        sum_codes: sums.codes.as_ptr(),
+        sum_scales: sums.scales.as_ptr(),
         tokens: x.tokens(),
         y: output.y,
         y_stride: output.stride,

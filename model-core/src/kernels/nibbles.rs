@@ -14,7 +14,7 @@
 
 use super::isa::{Isa, Rows, for_16, for_tokens};
 use super::source::{Inputs, PAIRS, Source};
-use crate::pack::layout::{ROWS, Width};
+use crate::pack::layout::{COLUMNS, ROWS, Width};
 
 /// Two rows to a byte.
 pub(super) struct Nibbles;
@@ -30,7 +30,8 @@ pub(super) struct Kept<I: Isa> {
 }
 
 impl Source for Nibbles {
-    const CODE_BYTES: usize = Width::Nibble.code_bytes();
+    const GROUP_COLUMNS: usize = COLUMNS;
+    const CODE_BYTES: usize = Width::Nibble.code_bytes(COLUMNS);
     const READS_SUMS: bool = true;
 
     /// For eight lanes or more.

@@ -10,6 +10,8 @@ use crate::pack::layout::Width;
 #[derive(Debug, Clone)]
 struct Case {
     columns: usize,
+    /// Columns that share a scale.
+    group: usize,
     tokens: usize,
     width: Width,
     codes: Vec<i8>,
@@ -19,8 +21,8 @@ struct Case {
 }
 
 fn cases() -> impl Strategy<Value = Case> {
-    let shape = (1usize..30, 1usize..70, 1usize..20, any::<bool>(), any::<bool>(), any::<u64>(), 0usize..4);
-    shape.prop_map(|(rows, groups, tokens, affine, nibbles, seed, hostile)| {
+    let shape = (1usize..30, 1usize..70, 1usize..20, any::<bool>(), 0usize..3, any::<u64>(), 0usize..4);
+    shape.prop_map(|(rows, blocks, tokens, affine, kind, seed, hostile)| {
         let mut state = seed | 1;
         let mut next = move || {
             state ^= state << 13;
@@ -36,14 +38,15 @@ fn cases() -> impl Strategy<Value = Case> {
             _ => i8::MAX,
         };
         // The upper half of a code is a code from -8 to 7.
-        let (width, shift) = if nibbles { (Width::Nibble, 4) } else { (Width::Byte, 0) };
-        let codes = (0..rows * groups * 32).map(|_| extreme(next() as i8, next()) >> shift).collect();
+        let (width, group, shift) = [(Width::Nibble, 32, 4), (Width::Byte, 32, 0), (Width::Byte, 16, 0)][kind];
+        let (columns, groups) = (blocks * 32, blocks * 32 / group);
+        let codes = (0..rows * columns).map(|_| extreme(next() as i8, next()) >> shift).collect();
         let mut float = |size: f32| (next() as u32 as f32 / u32::MAX as f32 - 0.5) * size;
         let scales = (0..rows * groups).map(|_| float(0.1)).collect();
         let offsets =
             (0..if affine { rows * groups } else { 0 }).map(|_| if hostile > 1 { -0.25 } else { float(0.5) }).collect();
-        let x = (0..tokens * groups * 32).map(|_| if hostile > 1 { 7.5 } else { float(20.0) }).collect();
-        Case { columns: groups * 32, tokens, width, codes, scales, offsets, x }
+        let x = (0..tokens * columns).map(|_| if hostile > 1 { 7.5 } else { float(20.0) }).collect();
+        Case { columns, group, tokens, width, codes, scales, offsets, x }
     })
 }
 
@@ -64,21 +67,21 @@ fn dot(a: &[i64], b: &[i64]) -> i64 {
 
 /// The contract of `product.rs` for one output, without any of its code.
 fn expected(case: &Case, row: usize, x: &[f32]) -> f32 {
-    let groups = case.columns / 32;
+    let (group, groups) = (case.group, case.columns / case.group);
     let (x, x_scale) = quantized(x, 32767.0);
     let mut acc = 0.0f32;
     if !case.offsets.is_empty() {
-        let sums: Vec<f32> = x.chunks_exact(32).map(|x| x.iter().sum::<i64>() as f32).collect();
+        let sums: Vec<f32> = x.chunks_exact(group).map(|x| x.iter().sum::<i64>() as f32).collect();
         let (sums, sum_scale) = quantized(&sums, 8191.0);
         for (offsets, sums) in case.offsets[row * groups..][..groups].chunks(32).zip(sums.chunks(32)) {
             let (offsets, offset_scale) = quantized(offsets, 8191.0);
             acc += dot(&offsets, sums) as f32 * (offset_scale * sum_scale);
         }
     }
-    for (group, x) in x.chunks_exact(32).enumerate() {
-        let codes: Vec<i64> =
-            case.codes[row * case.columns + group * 32..][..32].iter().map(|code| i64::from(*code)).collect();
-        acc += dot(&codes, x) as f32 * case.scales[row * groups + group];
+    for (i, x) in x.chunks_exact(group).enumerate() {
+        let codes = &case.codes[row * case.columns + i * group..][..group];
+        let codes: Vec<i64> = codes.iter().map(|code| i64::from(*code)).collect();
+        acc += dot(&codes, x) as f32 * case.scales[row * groups + i];
     }
     acc * x_scale
 }
@@ -123,7 +126,7 @@ proptest! {
     #[test]
     fn rows_of_a_matrix_read_back(case in cases()) {
         let matrix = Matrix::from_codes(case.columns, case.width, &case.codes, &case.scales, &case.offsets);
-        let groups = case.columns / 32;
+        let groups = case.columns / case.group;
         let mut out = vec![0.0; case.columns];
         for row in 0..matrix.rows() {
             prop_assert!(matrix.row_into(row, &mut out));
@@ -133,7 +136,7 @@ proptest! {
                 codes.into_iter().map(move |code| scale * code as f32)
             }).collect();
             for (column, out) in out.iter().enumerate() {
-                let group = column / 32;
+                let group = column / case.group;
                 let product = case.scales[row * groups + group] * f32::from(case.codes[row * case.columns + column]);
                 let value = offsets.get(group).map_or(product, |offset| product + offset);
                 prop_assert_eq!(out.to_bits(), value.to_bits());

@@ -46,22 +46,25 @@ fn hash(digest: u64, values: &[f32]) -> u64 {
 pub fn digest(kernel: Kernel, seed: u64) -> Option<u64> {
     let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     let mut digest = 0xcbf2_9ce4_8422_2325;
-    for (affine, width) in [(false, Width::Byte), (true, Width::Byte), (false, Width::Nibble), (true, Width::Nibble)] {
-        digest = hash(digest, &coded(kernel, &mut random, affine, width)?);
+    for (width, group) in [(Width::Byte, 32), (Width::Nibble, 32), (Width::Byte, 16)] {
+        for affine in [false, true] {
+            digest = hash(digest, &coded(kernel, &mut random, affine, width, group)?);
+        }
     }
     digest = hash(digest, &float(kernel, &mut random)?);
     digest = hash(digest, &attention(kernel, &mut random)?);
     Some(hash(digest, &elementwise(&mut random)))
 }
 
-fn coded(kernel: Kernel, random: &mut Random, affine: bool, width: Width) -> Option<Vec<f32>> {
-    let (rows, groups, tokens) = (random.number(1, 40), random.number(1, 70), random.number(1, 19));
+fn coded(kernel: Kernel, random: &mut Random, affine: bool, width: Width, group: usize) -> Option<Vec<f32>> {
+    let (rows, blocks, tokens) = (random.number(1, 40), random.number(1, 70), random.number(1, 19));
     // The upper half of a code is a code from -8 to 7.
     let shift = if width == Width::Nibble { 4 } else { 0 };
-    let codes: Vec<i8> = (0..rows * groups * 32).map(|_| random.next() as i8 >> shift).collect();
+    let (columns, groups) = (blocks * 32, blocks * 32 / group);
+    let codes: Vec<i8> = (0..rows * columns).map(|_| random.next() as i8 >> shift).collect();
     let scales = random.floats(rows * groups);
     let offsets = random.floats(if affine { rows * groups } else { 0 });
-    product(kernel, random, &Matrix::from_codes(groups * 32, width, &codes, &scales, &offsets), tokens)
+    product(kernel, random, &Matrix::from_codes(columns, width, &codes, &scales, &offsets), tokens)
 }
 
 fn float(kernel: Kernel, random: &mut Random) -> Option<Vec<f32>> {

@@ -1,7 +1,7 @@
 //! The matrix product of coded weights, written once over [`Isa`] and [`Source`].
 //!
 //! For every output row, over the sections of the offset strip in order (affine formats only), then over the groups of
-//! 32 columns in order:
+//! 32 or 16 columns in order:
 //!
 //! ```text
 //! acc = acc + f32(Σ offset_code * sum_code) * (offset_scale * sum_scale)
@@ -15,7 +15,7 @@
 use super::isa::{Isa, Rows, TOKENS, for_tokens};
 use super::source::{Inputs, Source, multiply_offsets};
 use super::{columns_outer, rows_outer};
-use crate::pack::layout::{COLUMNS, Layout, OFFSET_PAIR_BYTES};
+use crate::pack::layout::{Layout, OFFSET_PAIR_BYTES};
 
 /// One coded product over a range of row groups. All pointers are valid for the shapes given; ranges of different
 /// calls that run at the same time are disjoint.
@@ -25,7 +25,7 @@ pub(super) struct Product {
     pub row_groups: *const u8,
     /// Of the row groups.
     pub layout: Layout,
-    /// `[tokens, 32 * groups]`
+    /// `[tokens, group_columns * groups]`
     pub codes: *const i16,
     /// `[tokens]`
     pub scales: *const f32,
@@ -46,7 +46,7 @@ pub(super) struct Product {
 impl Product {
     /// Activation codes of a token.
     pub(super) fn codes_stride(self) -> usize {
-        self.layout.groups * COLUMNS
+        self.layout.groups * self.layout.group_columns
     }
 
     /// Sum codes of a token.
@@ -86,7 +86,7 @@ pub(super) unsafe fn multiply<I: Isa, S: Source>(product: Product, first: usize,
     // SAFETY: passed on.
     unsafe {
         let mut rest = product;
-        while I::BATCH == TOKENS && rest.tokens >= TOKENS {
+        while I::BATCH == TOKENS && S::GROUPS == 1 && rest.tokens >= TOKENS {
             tokens::<I, S, TOKENS>(rest, first, last);
             rest = rest.skip_tokens(TOKENS);
         }
@@ -114,20 +114,20 @@ unsafe fn tokens<I: Isa, S: Source, const T: usize>(product: Product, first: usi
     }
 }
 
-/// The step of a group: `block` holds its codes and scales, `x` its activations.
+/// The step of a group: `group` holds its codes and scales, `x` its activations.
 ///
 /// # Safety
-/// As [`Isa`]; a whole block stands there, and `x` has T tokens.
+/// As [`Isa`]; a whole group stands there, and `x` has T tokens.
 #[inline(always)]
 pub(super) unsafe fn group_step<I: Isa, S: Source, const T: usize>(
     acc: &mut [I::Floats; T],
-    block: Rows,
+    group: Rows,
     x: impl Inputs<I>,
 ) {
     // SAFETY: as above.
     unsafe {
-        let sums = S::multiply::<I, T>(block, x);
-        let scale = I::row_floats(block.add(S::CODE_BYTES));
+        let sums = S::multiply::<I, T>(group, x);
+        let scale = I::row_floats(group.add(S::CODE_BYTES));
         for_tokens!(TOKEN < T, {
             acc[TOKEN] = I::add(acc[TOKEN], I::mul(I::to_floats(sums[TOKEN]), scale));
         });

@@ -3,7 +3,7 @@
 use super::isa::{Isa, Rows};
 use super::product::{Product, group_step, section_step};
 use super::source::{InMemory, Source};
-use crate::pack::layout::{COLUMNS, ROWS};
+use crate::pack::layout::ROWS;
 
 /// Computes row groups `first..last` for the first T tokens.
 ///
@@ -22,15 +22,15 @@ pub(super) unsafe fn multiply<I: Isa, S: Source, const T: usize>(product: Produc
                 let x = InMemory { codes: product.sum_codes.add(section.first), stride: sums_stride };
                 section_step::<I, T>(&mut acc, weights.add(section.at), section.pairs, x, product.sum_scales);
             }
-            let mut block = weights.add(layout.strip_bytes());
-            for group in 0..layout.groups {
-                let x = InMemory { codes: product.codes.add(group * COLUMNS), stride: codes_stride };
+            let mut group = weights.add(layout.strip_bytes());
+            for at in 0..layout.groups {
+                let x = InMemory { codes: product.codes.add(at * S::GROUP_COLUMNS), stride: codes_stride };
                 if T == 1 {
                     // The weights pass by once; a batch finds them in the cache.
-                    I::prefetch_next(block, S::BLOCK_BYTES);
+                    I::prefetch_next(group, S::GROUP_BYTES);
                 }
-                group_step::<I, S, T>(&mut acc, block, x);
-                block = block.add(S::BLOCK_BYTES);
+                group_step::<I, S, T>(&mut acc, group, x);
+                group = group.add(S::GROUP_BYTES);
             }
             for (t, acc) in acc.into_iter().enumerate() {
                 let y = product.y.add(t * product.y_stride + row_group * ROWS);

@@ -3,7 +3,7 @@
 use super::isa::{Isa, Rows, for_16, for_tokens};
 use crate::pack::layout::{COLUMNS, OFFSET_PAIR_BYTES, ROWS, SCALES_BYTES, Width};
 
-/// Column pairs of a group, and group pairs of a section.
+/// Column pairs of a block, and group pairs of a section.
 pub(super) const PAIRS: usize = COLUMNS / 2;
 
 /// Up to 16 pairs of codes for each of some tokens: the activations of one group, or the sums of a section's groups.
@@ -34,20 +34,26 @@ impl<I: Isa> Inputs<I> for InMemory {
 
 /// How the codes of a block stand in memory, and their product with activations.
 pub(super) trait Source {
-    /// Bytes of a block's codes. Its scales follow them.
+    /// Columns that share a scale: all of a block, or half of them.
+    const GROUP_COLUMNS: usize;
+    /// Bytes of a group's codes. Its scales follow them.
     const CODE_BYTES: usize;
+    /// Bytes of a group.
+    const GROUP_BYTES: usize = Self::CODE_BYTES + SCALES_BYTES;
+    /// Groups of a block.
+    const GROUPS: usize = COLUMNS / Self::GROUP_COLUMNS;
     /// Bytes of a block.
-    const BLOCK_BYTES: usize = Self::CODE_BYTES + SCALES_BYTES;
+    const BLOCK_BYTES: usize = Self::GROUPS * Self::GROUP_BYTES;
     /// Whether [`Source::multiply_part`] needs the sums of activations.
     const READS_SUMS: bool;
 
-    /// Multiplies one block (8 rows, 32 columns) of each row group: for T tokens, the exact `Σ code * x_code` of every row.
+    /// Multiplies one group of columns of each row group: for T tokens, the exact `Σ code * x_code` of every row.
     ///
     /// # Safety
-    /// As [`Isa`]; a block's codes stand at `codes`, and `x` has T tokens and 16 pairs.
+    /// As [`Isa`]; a group's codes stand at `codes`, and `x` has T tokens and its pairs.
     unsafe fn multiply<I: Isa, const T: usize>(codes: Rows, x: impl Inputs<I>) -> [I::Ints; T];
 
-    /// What the parts and tokens of a block share in [`Source::multiply_part`].
+    /// What the parts and tokens of a group share in [`Source::multiply_part`].
     type Kept<I: Isa>;
 
     /// The same for one token and one part of the rows, as many as the `Isa` has lanes. Loads are `kept` if this is the
@@ -55,7 +61,7 @@ pub(super) trait Source {
     /// activations if they are needed.
     ///
     /// # Safety
-    /// As [`Isa`]; a block's codes stand at `codes`. Before, in this order: the parts before this one for the first
+    /// As [`Isa`]; a group's codes stand at `codes`. Before, in this order: the parts before this one for the first
     /// token, and for others this part for the first token.
     unsafe fn multiply_part<I: Isa>(
         codes: *const u8,
@@ -67,11 +73,12 @@ pub(super) trait Source {
     ) -> I::Ints;
 }
 
-/// A byte per code.
-pub(super) struct Wide;
+/// A byte per code, C columns to a scale.
+pub(super) struct Wide<const C: usize>;
 
-impl Source for Wide {
-    const CODE_BYTES: usize = Width::Byte.code_bytes();
+impl<const C: usize> Source for Wide<C> {
+    const GROUP_COLUMNS: usize = C;
+    const CODE_BYTES: usize = Width::Byte.code_bytes(C);
     const READS_SUMS: bool = false;
 
     #[inline(always)]
@@ -80,10 +87,12 @@ impl Source for Wide {
         unsafe {
             let mut sums = [I::zero(); T];
             for_16!(PAIR, {
-                let codes = I::row_codes8(codes.add(2 * ROWS * PAIR));
-                for_tokens!(TOKEN < T, {
-                    sums[TOKEN] = I::dot_add(sums[TOKEN], codes, x.pair(TOKEN, PAIR));
-                });
+                if 2 * PAIR < C {
+                    let codes = I::row_codes8(codes.add(2 * ROWS * PAIR));
+                    for_tokens!(TOKEN < T, {
+                        sums[TOKEN] = I::dot_add(sums[TOKEN], codes, x.pair(TOKEN, PAIR));
+                    });
+                }
             });
             sums
         }
@@ -104,11 +113,13 @@ impl Source for Wide {
         unsafe {
             let mut sums = I::zero();
             for_16!(PAIR, {
-                let kept = &raw mut (*kept)[part][PAIR];
-                if first {
-                    kept.write(I::codes8(codes.add(2 * ROWS * PAIR + 2 * I::LANES * part).cast()));
+                if 2 * PAIR < C {
+                    let kept = &raw mut (*kept)[part][PAIR];
+                    if first {
+                        kept.write(I::codes8(codes.add(2 * ROWS * PAIR + 2 * I::LANES * part).cast()));
+                    }
+                    sums = I::dot_add(sums, kept.read(), x(PAIR));
                 }
-                sums = I::dot_add(sums, kept.read(), x(PAIR));
             });
             sums
         }

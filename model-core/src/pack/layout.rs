@@ -21,14 +21,24 @@
 //!       128 .. 160   scale of row 0, … row 3, a 16th of the scale of row 4, … row 7   f32, little-endian
 //! ```
 //!
-//! One vector load of a column pair therefore feeds eight outputs, and the scales of eight outputs are applied at once.
-//! The strip has a section for every 32 blocks, or what is left of them, and is built like the blocks, with a column
-//! for each block:
+//! Where 16 columns share a scale, as in Q6_K, a block has two halves that are built alike, each with its scales behind its
+//! codes:
 //!
 //! ```text
-//! section 0 ..  32   blocks 0 and 1: row 0 (2 offset codes), … row 7       i16, little-endian
-//!        32 ..  64   blocks 2 and 3
-//!           …                                    (a missing last block of a pair has zeros)
+//! block   0 .. 128   column pairs 0 to 7
+//!       128 .. 160   scales of columns 0 to 15
+//!       160 .. 288   column pairs 8 to 15
+//!       288 .. 320   scales of columns 16 to 31
+//! ```
+//!
+//! One vector load of a column pair therefore feeds eight outputs, and the scales of eight outputs are applied at once.
+//! The strip has a section for every 32 groups (columns that share a scale), or what is left of them, and is built like
+//! the blocks, with a column for each group:
+//!
+//! ```text
+//! section 0 ..  32   groups 0 and 1: row 0 (2 offset codes), … row 7       i16, little-endian
+//!        32 ..  64   groups 2 and 3
+//!           …                                    (a missing last group of a pair has zeros)
 //!       then 32 bytes: offset scale of row 0, … row 7                      f32, little-endian
 //! ```
 //!
@@ -37,15 +47,17 @@
 
 /// Rows that share a group.
 pub(crate) const ROWS: usize = 8;
-/// Columns that share a scale.
+/// Columns of a block, and most that share a scale.
 pub(crate) const COLUMNS: usize = 32;
-/// Blocks that share a section of the offset strip: as many products as stay exact in `i32`.
+/// Fewest columns that share a scale.
+pub(crate) const HALF_COLUMNS: usize = COLUMNS / 2;
+/// Groups that share a section of the offset strip: as many products as stay exact in `i32`.
 pub(crate) const SECTION: usize = 32;
 /// Largest offset code, and largest code of the activation sums that meet it: `SECTION` products stay below 2^31.
 pub(crate) const OFFSET_LIMIT: f32 = 8191.0;
-/// Bytes of the eight scales of a block or a section.
+/// Bytes of the eight scales of a group or a section.
 pub(crate) const SCALES_BYTES: usize = 4 * ROWS;
-/// Bytes of the offset codes of two blocks.
+/// Bytes of the offset codes of two groups.
 pub(crate) const OFFSET_PAIR_BYTES: usize = 2 * 2 * ROWS;
 /// What the scales of rows 4 to 7 are multiplied by in blocks of nibbles: a power of two, so nothing is rounded (scales
 /// come from half-precision numbers, far above the least `f32`).
@@ -61,25 +73,27 @@ pub(crate) enum Width {
 }
 
 impl Width {
-    /// Bytes of a block's codes, and so the place of its scales.
-    pub const fn code_bytes(self) -> usize {
+    /// Bytes of the codes of so many columns, and so the place of their scales.
+    pub const fn code_bytes(self, columns: usize) -> usize {
         match self {
-            Self::Byte => ROWS * COLUMNS,
-            Self::Nibble => ROWS * COLUMNS / 2,
+            Self::Byte => ROWS * columns,
+            Self::Nibble => ROWS * columns / 2,
         }
     }
 
-    /// Bytes of a block.
-    pub const fn block_bytes(self) -> usize {
-        self.code_bytes() + SCALES_BYTES
+    /// Bytes of a group of so many columns.
+    pub const fn group_bytes(self, columns: usize) -> usize {
+        self.code_bytes(columns) + SCALES_BYTES
     }
 }
 
 /// The shape of a coded row group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Layout {
-    /// Blocks, one for every 32 columns.
+    /// Groups of columns that share a scale.
     pub groups: usize,
+    /// Columns of a group: [`COLUMNS`] or [`HALF_COLUMNS`].
+    pub group_columns: usize,
     /// Whether there is an offset strip.
     pub has_offsets: bool,
     /// Of the blocks' codes.
@@ -91,9 +105,9 @@ pub(crate) struct Layout {
 pub(crate) struct Section {
     /// Where it begins in the row group, in bytes.
     pub at: usize,
-    /// First block that it is for.
+    /// First group that it is for.
     pub first: usize,
-    /// Pairs of blocks, the last one perhaps with one block only.
+    /// Pairs of groups, the last one perhaps with one group only.
     pub pairs: usize,
 }
 
@@ -128,9 +142,19 @@ impl Layout {
         self.groups.div_ceil(2) * OFFSET_PAIR_BYTES + self.groups.div_ceil(SECTION) * SCALES_BYTES
     }
 
+    /// Blocks of 32 columns.
+    pub const fn blocks(self) -> usize {
+        self.groups * self.group_columns / COLUMNS
+    }
+
+    /// Bytes of a group.
+    pub const fn group_bytes(self) -> usize {
+        self.width.group_bytes(self.group_columns)
+    }
+
     /// Bytes of a row group.
     pub const fn row_group_bytes(self) -> usize {
-        self.strip_bytes() + self.groups * self.width.block_bytes()
+        self.strip_bytes() + self.groups * self.group_bytes()
     }
 }
 
@@ -141,7 +165,7 @@ mod tests {
     #[test]
     fn sections_follow_each_other_up_to_the_first_block() {
         for groups in [1, 2, 18, 31, 32, 33, 48, 64, 344] {
-            let layout = Layout { groups, has_offsets: true, width: Width::Byte };
+            let layout = Layout { groups, group_columns: COLUMNS, has_offsets: true, width: Width::Byte };
             let (mut at, mut first) = (0, 0);
             for section in layout.sections() {
                 assert_eq!((section.at, section.first), (at, first));

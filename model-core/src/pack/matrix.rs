@@ -1,6 +1,6 @@
 //! A packed matrix and its rows. Its layout is in [`super::layout`].
 
-use super::layout::{COLUMNS, HIGH_SCALE, Layout, OFFSET_PAIR_BYTES, ROWS, SECTION, Section, Width};
+use super::layout::{HIGH_SCALE, Layout, OFFSET_PAIR_BYTES, ROWS, SECTION, Section, Width};
 
 /// A weight matrix of shape `[rows, columns]` (outputs, inputs) in packed form.
 #[derive(Debug, Clone)]
@@ -57,9 +57,14 @@ impl Matrix {
         matches!(self.data, Data::Coded { .. })
     }
 
-    /// Whether products with this matrix read the sums of the groups of their activations.
-    pub(crate) fn reads_sums(&self) -> bool {
-        matches!(self.data, Data::Coded { layout, .. } if layout.has_offsets || layout.width == Width::Nibble)
+    /// Columns of the groups of activations whose sums are read by products with this matrix, if any are.
+    pub(crate) fn summed_columns(&self) -> Option<usize> {
+        match &self.data {
+            Data::Coded { layout, .. } if layout.has_offsets || layout.width == Width::Nibble => {
+                Some(layout.group_columns)
+            }
+            _ => None,
+        }
     }
 
     pub(crate) fn view(&self) -> View<'_> {
@@ -91,17 +96,18 @@ impl Matrix {
 fn coded_row(bytes: &[u8], layout: Layout, row: usize, out: &mut [f32]) {
     let lane = row % ROWS;
     let row_group = &bytes[row / ROWS * layout.row_group_bytes()..][..layout.row_group_bytes()];
-    let width = layout.width;
-    let blocks = row_group[layout.strip_bytes()..].chunks_exact(width.block_bytes());
-    for (out, block) in out.chunks_exact_mut(COLUMNS).zip(blocks) {
-        let stored = float_at(block, width.code_bytes() + 4 * lane);
+    let (width, columns) = (layout.width, layout.group_columns);
+    let groups = row_group[layout.strip_bytes()..].chunks_exact(layout.group_bytes());
+    for (out, group) in out.chunks_exact_mut(columns).zip(groups) {
+        let stored = float_at(group, width.code_bytes(columns) + 4 * lane);
         let scale = if is_high(width, lane) { stored / HIGH_SCALE } else { stored };
         for (column, out) in out.iter_mut().enumerate() {
-            *out = scale * f32::from(code_at(block, width, lane, column));
+            *out = scale * f32::from(code_at(group, width, lane, column));
         }
     }
     for section in layout.sections() {
-        add_offsets(row_group, section, lane, &mut out[section.first * COLUMNS..]);
+        let out = out[section.first * columns..].chunks_exact_mut(columns);
+        add_offsets(row_group, section, lane, out);
     }
 }
 
@@ -110,8 +116,8 @@ fn is_high(width: Width, lane: usize) -> bool {
     width == Width::Nibble && lane >= ROWS / 2
 }
 
-fn code_at(block: &[u8], width: Width, lane: usize, column: usize) -> i8 {
-    let byte = |rows: usize| block[2 * rows * (column / 2) + 2 * (lane % rows) + column % 2] as i8;
+fn code_at(group: &[u8], width: Width, lane: usize, column: usize) -> i8 {
+    let byte = |rows: usize| group[2 * rows * (column / 2) + 2 * (lane % rows) + column % 2] as i8;
     match width {
         Width::Byte => byte(ROWS),
         Width::Nibble if is_high(width, lane) => byte(ROWS / 2) >> 4,
@@ -119,10 +125,10 @@ fn code_at(block: &[u8], width: Width, lane: usize, column: usize) -> i8 {
     }
 }
 
-/// Adds a section's offsets to the values of one row, from the section's first group on.
-fn add_offsets(row_group: &[u8], section: Section, lane: usize, out: &mut [f32]) {
+/// Adds a section's offsets to the values of one row: `out` are its groups from the section's first on.
+fn add_offsets<'a>(row_group: &[u8], section: Section, lane: usize, out: impl Iterator<Item = &'a mut [f32]>) {
     let scale = float_at(row_group, section.scales_at() + 4 * lane);
-    for (i, out) in out.chunks_exact_mut(COLUMNS).take(SECTION).enumerate() {
+    for (i, out) in out.take(SECTION).enumerate() {
         let at = section.at + i / 2 * OFFSET_PAIR_BYTES + 4 * lane + i % 2 * 2;
         let offset = scale * f32::from(i16::from_le_bytes([row_group[at], row_group[at + 1]]));
         for out in out {

@@ -1,7 +1,7 @@
 //! Decodes a tensor of the file into a [`Matrix`], a bounded number of rows at a step.
 
 use super::float::interleave_floats;
-use super::layout::{COLUMNS, Layout, ROWS, Width};
+use super::layout::{Layout, ROWS, Width};
 use super::matrix::Data;
 use super::row_group::Rows;
 use super::{Error, Matrix};
@@ -176,9 +176,7 @@ impl Shape {
         if !quant::supports(tensor.ty) {
             return Err(Error::Unsupported { tensor: name(), ty: tensor.ty });
         }
-        let coded = quant::supports_codes(tensor.ty)
-            && quant::group_len(tensor.ty) == COLUMNS
-            && precision == Precision::Quantized;
+        let coded = quant::supports_codes(tensor.ty) && precision == Precision::Quantized;
         let shape = || {
             let (rows, columns) = (usize::try_from(rows).ok()?, usize::try_from(columns).ok()?);
             let layout = coded.then(|| layout(tensor.ty, columns, residency));
@@ -197,5 +195,6 @@ impl Shape {
 fn layout(ty: GgmlType, columns: usize, residency: Residency) -> Layout {
     let nibbles = residency == Residency::Compact && quant::has_four_bit_codes(ty);
     let width = if nibbles { Width::Nibble } else { Width::Byte };
-    Layout { groups: columns / COLUMNS, has_offsets: quant::has_offset(ty), width }
+    let group_columns = quant::group_len(ty);
+    Layout { groups: columns / group_columns, group_columns, has_offsets: quant::has_offset(ty), width }
 }

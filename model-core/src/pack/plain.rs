@@ -2,20 +2,20 @@
 
 use super::Matrix;
 use super::float::interleave_floats;
-use super::layout::{COLUMNS, Layout, ROWS, Width};
+use super::layout::{Layout, ROWS, Width};
 use super::matrix::Data;
 use super::row_group::Rows;
 
 impl Matrix {
-    /// A coded matrix from row-major codes, scales and offsets (none: not affine).
+    /// A coded matrix from row-major codes, scales (of 16 or 32 columns each) and offsets (none: not affine).
     ///
     /// # Panics
     /// If a scale or an offset is not finite.
     pub(crate) fn from_codes(columns: usize, width: Width, codes: &[i8], scales: &[f32], offsets: &[f32]) -> Self {
-        let groups = columns / COLUMNS;
-        let layout = Layout { groups, has_offsets: !offsets.is_empty(), width };
+        let rows = codes.len() / columns;
+        let groups = scales.len() / rows;
+        let layout = Layout { groups, group_columns: columns / groups, has_offsets: !offsets.is_empty(), width };
         let (mut bytes, mut group) = (Vec::new(), Rows::default());
-        let rows = scales.len() / groups;
         for first in (0..rows).step_by(ROWS) {
             let last = rows.min(first + ROWS);
             let (group_codes, group_scales, group_offsets) = group.first(layout, last - first);

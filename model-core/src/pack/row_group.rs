@@ -2,7 +2,9 @@
 
 use core::mem::MaybeUninit;
 
-use super::layout::{COLUMNS, HIGH_SCALE, Layout, OFFSET_LIMIT, OFFSET_PAIR_BYTES, ROWS, SECTION, Section, Width};
+use super::layout::{
+    COLUMNS, HALF_COLUMNS, HIGH_SCALE, Layout, OFFSET_LIMIT, OFFSET_PAIR_BYTES, ROWS, SECTION, Section, Width,
+};
 use crate::kernels::{NonFinite, quantize_into};
 use crate::math::all_finite;
 
@@ -12,7 +14,7 @@ const HALF: usize = ROWS / 2;
 /// Eight decoded rows, row-major.
 #[derive(Debug, Default)]
 pub(super) struct Rows {
-    /// `[8][32 * groups]`
+    /// `[8][group_columns * groups]`
     codes: Vec<i8>,
     /// `[8][groups]`
     scales: Vec<f32>,
@@ -26,7 +28,7 @@ impl Rows {
         let groups = layout.groups;
         let offset_groups = if layout.has_offsets { groups } else { 0 };
         (
-            first_rows(&mut self.codes, COLUMNS * groups, rows),
+            first_rows(&mut self.codes, layout.group_columns * groups, rows),
             first_rows(&mut self.scales, groups, rows),
             first_rows(&mut self.offsets, offset_groups, rows),
         )
@@ -39,8 +41,11 @@ impl Rows {
     pub fn append_to(&self, packed: &mut Vec<u8>, layout: Layout) -> Result<(), NonFinite> {
         let size = layout.row_group_bytes();
         let (strip, blocks) = packed.spare_capacity_mut()[..size].split_at_mut(layout.strip_bytes());
-        for (group, block) in blocks.chunks_exact_mut(layout.width.block_bytes()).enumerate() {
-            self.write_block(block, layout, group);
+        for (group, out) in blocks.chunks_exact_mut(layout.group_bytes()).enumerate() {
+            match layout.group_columns {
+                HALF_COLUMNS => self.write_group::<HALF_COLUMNS>(out, layout, group),
+                _ => self.write_group::<COLUMNS>(out, layout, group),
+            }
         }
         for section in layout.sections() {
             self.write_section(&mut strip[section.at..section.end()], layout.groups, section)?;
@@ -50,20 +55,20 @@ impl Rows {
         if all_finite(&self.scales) { Ok(()) } else { Err(NonFinite) }
     }
 
-    /// Writes all bytes of a block.
+    /// Writes all bytes of a group of C columns.
     #[inline(always)]
-    fn write_block(&self, out: &mut [MaybeUninit<u8>], layout: Layout, group: usize) {
-        let codes = self.codes.as_chunks::<COLUMNS>().0;
-        let codes: [&[i8; COLUMNS]; ROWS] = core::array::from_fn(|row| &codes[row * layout.groups + group]);
+    fn write_group<const C: usize>(&self, out: &mut [MaybeUninit<u8>], layout: Layout, group: usize) {
+        let codes = self.codes.as_chunks::<C>().0;
+        let codes: [&[i8; C]; ROWS] = core::array::from_fn(|row| &codes[row * layout.groups + group]);
         let scales: [f32; ROWS] = core::array::from_fn(|row| self.scales[row * layout.groups + group]);
         match layout.width {
             Width::Byte => {
-                let (codes_out, scales_out) = out.split_at_mut(Width::Byte.code_bytes());
+                let (codes_out, scales_out) = out.split_at_mut(Width::Byte.code_bytes(C));
                 write_codes(codes_out, codes);
                 write_floats(scales_out, scales);
             }
             Width::Nibble => {
-                let (codes_out, scales_out) = out.split_at_mut(Width::Nibble.code_bytes());
+                let (codes_out, scales_out) = out.split_at_mut(Width::Nibble.code_bytes(C));
                 write_codes(codes_out, two_to_a_byte(codes).each_ref());
                 let factor = |row| if row < HALF { 1.0 } else { HIGH_SCALE };
                 write_floats(scales_out, core::array::from_fn(|row| scales[row] * factor(row)));
@@ -100,7 +105,7 @@ fn first_rows<T: Clone + Default>(buffer: &mut Vec<T>, len: usize, rows: usize) 
 
 /// Writes `[column pair][row][2]`.
 #[inline(always)]
-fn write_codes<const N: usize>(out: &mut [MaybeUninit<u8>], rows: [&[i8; COLUMNS]; N]) {
+fn write_codes<const C: usize, const N: usize>(out: &mut [MaybeUninit<u8>], rows: [&[i8; C]; N]) {
     let rows = rows.map(|row| row.as_chunks::<2>().0);
     for (pair, out) in out.as_chunks_mut::<2>().0.as_chunks_mut::<N>().0.iter_mut().enumerate() {
         for (out, row) in out.iter_mut().zip(rows) {
@@ -111,8 +116,8 @@ fn write_codes<const N: usize>(out: &mut [MaybeUninit<u8>], rows: [&[i8; COLUMNS
 
 /// `(code + 8) | code' << 4` of each row of the first half and its partner in the second.
 #[inline(always)]
-fn two_to_a_byte(codes: [&[i8; COLUMNS]; ROWS]) -> [[i8; COLUMNS]; HALF] {
-    let mut bytes = [[0; COLUMNS]; HALF];
+fn two_to_a_byte<const C: usize>(codes: [&[i8; C]; ROWS]) -> [[i8; C]; HALF] {
+    let mut bytes = [[0; C]; HALF];
     for (row, bytes) in bytes.iter_mut().enumerate() {
         for (column, byte) in bytes.iter_mut().enumerate() {
             *byte = (codes[row][column] + 8) | codes[row + HALF][column] << 4;
