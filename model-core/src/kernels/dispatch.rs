@@ -17,7 +17,11 @@ pub struct Kernel(Path);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Path {
-    Scalar,
+    #[cfg_attr(
+        all(target_arch = "wasm32", target_feature = "simd128", not(feature = "fixtures")),
+        expect(dead_code, reason = "see `Portable`")
+    )]
+    Scalar(Portable),
     #[cfg(target_arch = "x86_64")]
     Avx2,
     #[cfg(target_arch = "x86_64")]
@@ -26,6 +30,40 @@ enum Path {
     Neon,
     #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
     Simd128,
+}
+
+/// What names the scalar path: nothing can in a wasm module whose machine has vectors for certain. It is not to carry
+/// along half a megabyte that never runs, unless for tests.
+#[cfg(any(not(all(target_arch = "wasm32", target_feature = "simd128")), feature = "fixtures"))]
+type Portable = ();
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128", not(feature = "fixtures")))]
+type Portable = core::convert::Infallible;
+
+/// Every path of this target, the fastest last. The first runs on all of its machines.
+const PATHS: &[Path] = &[
+    #[cfg(any(not(all(target_arch = "wasm32", target_feature = "simd128")), feature = "fixtures"))]
+    Path::Scalar(()),
+    #[cfg(target_arch = "x86_64")]
+    Path::Avx2,
+    #[cfg(target_arch = "x86_64")]
+    Path::Avx512,
+    #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+    Path::Neon,
+    #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+    Path::Simd128,
+];
+
+impl Path {
+    /// Whether this machine has the instructions.
+    fn runs_here(self) -> bool {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => std::arch::is_x86_feature_detected!("avx2"),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => std::arch::is_x86_feature_detected!("avx2") && avx512::is_available(),
+            _ => true,
+        }
+    }
 }
 
 /// No kernel of that name runs here.
@@ -40,28 +78,17 @@ pub struct UnknownKernel {
 
 impl Kernel {
     /// The reference path, on every machine.
-    pub const SCALAR: Self = Self(Path::Scalar);
+    #[cfg(any(not(all(target_arch = "wasm32", target_feature = "simd128")), feature = "fixtures"))]
+    pub const SCALAR: Self = Self(Path::Scalar(()));
 
     /// The fastest path of this machine.
     pub fn detect() -> Self {
-        Self::available().into_iter().last().unwrap_or(Self::SCALAR)
+        Self::available().into_iter().last().unwrap_or(Self(PATHS[0]))
     }
 
     /// Every path of this machine, the fastest last.
     pub fn available() -> Vec<Self> {
-        let mut paths = vec![Self::SCALAR];
-        #[cfg(target_arch = "x86_64")]
-        if std::arch::is_x86_feature_detected!("avx2") {
-            paths.push(Self(Path::Avx2));
-            if avx512::is_available() {
-                paths.push(Self(Path::Avx512));
-            }
-        }
-        #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
-        paths.push(Self(Path::Neon));
-        #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-        paths.push(Self(Path::Simd128));
-        paths
+        PATHS.iter().copied().filter(|path| path.runs_here()).map(Self).collect()
     }
 
     /// The path of that name.
@@ -79,7 +106,7 @@ impl Kernel {
     /// `scalar`, `avx2`, `avx512`, `neon` or `simd128`.
     pub fn name(self) -> &'static str {
         match self.0 {
-            Path::Scalar => "scalar",
+            Path::Scalar(_) => "scalar",
             #[cfg(target_arch = "x86_64")]
             Path::Avx2 => "avx2",
             #[cfg(target_arch = "x86_64")]
@@ -107,7 +134,7 @@ impl Kernel {
         // SAFETY: a `Kernel` exists only where its instructions do; the rest is the caller's promise.
         unsafe {
             match self.0 {
-                Path::Scalar => product::multiply::<Scalar, S>(product, first, last),
+                Path::Scalar(_) => product::multiply::<Scalar, S>(product, first, last),
                 #[cfg(target_arch = "x86_64")]
                 Path::Avx2 => avx2::multiply::<S>(product, first, last),
                 #[cfg(target_arch = "x86_64")]
@@ -125,7 +152,7 @@ impl Kernel {
         // SAFETY: a `Kernel` exists only where its instructions do; `Keys` and slices carry their lengths.
         unsafe {
             match self.0 {
-                Path::Scalar => attention::scores::<Scalar>(keys, queries, used, scores),
+                Path::Scalar(_) => attention::scores::<Scalar>(keys, queries, used, scores),
                 #[cfg(target_arch = "x86_64")]
                 Path::Avx2 | Path::Avx512 => avx2::scores(keys, queries, used, scores),
                 #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
@@ -141,7 +168,7 @@ impl Kernel {
         // SAFETY: a `Kernel` exists only where its instructions do; `Values` and slices carry their lengths.
         unsafe {
             match self.0 {
-                Path::Scalar => attention::mix::<Scalar>(values, weights, used, out),
+                Path::Scalar(_) => attention::mix::<Scalar>(values, weights, used, out),
                 #[cfg(target_arch = "x86_64")]
                 Path::Avx2 | Path::Avx512 => avx2::mix(values, weights, used, out),
                 #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
