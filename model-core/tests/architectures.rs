@@ -14,7 +14,7 @@ use model_core::config::{self, Config, SUPPORTED_ARCHITECTURES};
 use model_core::fixtures::GgufBuilder;
 use model_core::gguf::{Array, File, GgmlType, Value};
 use model_core::kernels::Kernel;
-use model_core::model::{LoadOptions, Model};
+use model_core::model::{CachePrecision, LoadOptions, Model};
 use model_core::quant;
 use model_core::reference::Reference;
 use model_core::sample::Sampling;
@@ -183,6 +183,25 @@ fn fused_tensors_are_taken_apart_by_their_rows() {
     assert_eq!(digests[0], digests[1]);
 }
 
+/// Whatever tensor of a file has another name is missed, or is one too many.
+#[test]
+fn every_tensor_counts() {
+    each(|name, file, _, _| {
+        let tensors = File::read(&file).unwrap().tensors().to_vec();
+        for tensor in tensors.iter().map(|info| info.name.as_str()) {
+            let other = tensor.replace(".weight", ".wright").replace(".bias", ".bios");
+            let at = file.windows(tensor.len()).position(|window| window == tensor.as_bytes()).unwrap();
+            let mut renamed = file.clone();
+            renamed[at..at + tensor.len()].copy_from_slice(other.as_bytes());
+            let Err(error) = Model::load(&renamed, &LoadOptions::default()) else { panic!("{name}: {tensor}") };
+            let message = error.to_string();
+            // Without the fused tensor, its parts could do.
+            let missed = tensor.replace("attn_qkv", "attn_q");
+            assert!(message.contains(&missed) || message.contains(&other), "{name}: {tensor}: {message}");
+        }
+    });
+}
+
 /// A prompt of 16 tokens and 40 generated ones: windows and segments of the cache end on the way.
 fn whole(model: &Model, tokens: &[TokenId], options: SessionOptions) -> Outcome {
     let mut session = Session::new(model, tokens.to_vec(), options).unwrap();
@@ -206,12 +225,25 @@ fn sliced(model: &Model, tokens: &[TokenId], options: SessionOptions) -> Outcome
 fn sessions_have_the_same_bits_in_batches_in_single_tokens_and_when_restored() {
     each(|name, file, tokens, _| {
         let model = load(&file);
-        let options = || audited(40, Sampling { temperature: 0.0, ..Sampling::default() });
-        let expected = whole(&model, tokens, options());
-        assert_eq!(expected.digests.len(), 40, "{name}");
-        let single = SessionOptions { prefill_batch: 1, ..options() };
-        assert!(whole(&model, tokens, single) == expected, "{name}: token by token");
-        let odd = SessionOptions { prefill_batch: 7, ..options() };
-        assert!(sliced(&model, tokens, odd) == expected, "{name}: in slices");
+        let greedy = audited(40, Sampling { temperature: 0.0, ..Sampling::default() });
+        for kv_cache in [CachePrecision::Bits16, CachePrecision::Bits8] {
+            let options = |prefill_batch| SessionOptions { prefill_batch, kv_cache, ..greedy.clone() };
+            let expected = whole(&model, tokens, options(32));
+            assert_eq!(expected.digests.len(), 40, "{name}");
+            assert!(whole(&model, tokens, options(1)) == expected, "{name}: token by token, {kv_cache:?}");
+            assert!(sliced(&model, tokens, options(7)) == expected, "{name}: in slices, {kv_cache:?}");
+        }
+    });
+}
+
+#[test]
+fn keys_and_values_in_8_bits_are_close_to_llama_cpp() {
+    each(|name, file, tokens, expected| {
+        let check = |position: usize, logits: &[f32]| {
+            let worst = distance(logits, &expected[position]);
+            // Seven layers of random weights amplify what 8-bit codes round.
+            assert!(worst < 6e-2, "{name}: logits of position {position} differ by {worst}");
+        };
+        load(&file).logits_with(CachePrecision::Bits8, tokens, check).unwrap();
     });
 }
