@@ -10,7 +10,7 @@ use model_core::budget::Unlimited;
 use model_core::fixtures::TinyLlama;
 use model_core::gguf::{Array, File, GgmlType, Value};
 use model_core::kernels::Kernel;
-use model_core::model::{self, LoadOptions, Model};
+use model_core::model::{self, CachePrecision, LoadOptions, Model};
 use model_core::reference::Reference;
 use model_core::sample::{Sampling, log_probability};
 use model_core::session::{Error, FinishReason, Session, SessionOptions, SessionRecord, Step};
@@ -260,6 +260,21 @@ fn a_restarted_session_is_a_new_one_that_computes_only_what_differs() {
         }
     }
     assert_eq!(kept[15..], [40, 20, 39, 6, 0], "a finished prompt is kept as far as it goes");
+}
+
+#[test]
+fn a_restart_with_another_cache_keeps_nothing() {
+    let model = load(&tiny().build());
+    let wide = audited(6, Sampling::greedy());
+    let narrow = SessionOptions { kv_cache: CachePrecision::Bits8, ..wide.clone() };
+    for (before, after) in [(&wide, &narrow), (&narrow, &wide)] {
+        let mut session = session(&model, 40, before.clone());
+        finish(&mut session, &model);
+        session.restart(&model, tokens(40, 320), after.clone()).unwrap();
+        assert_eq!(session.cached_tokens(), 0);
+        finish(&mut session, &model);
+        assert_eq!(Outcome::of(&session), undisturbed(&model, 40, after));
+    }
 }
 
 #[test]

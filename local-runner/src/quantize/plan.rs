@@ -1,6 +1,6 @@
 //! Which tensor gets which type. The rules are those of llama-quantize without an importance matrix (`llama-quant.cpp`), but
-//! that the output head becomes Q8_0, not Q6_K, where the matrices are of the simple types of four and five bits: Q8_0 has
-//! integer products here. Knows names, shapes and types, no bytes.
+//! that the output head becomes Q8_0, not Q6_K, where the matrices are of the simple types of four and five bits: such a
+//! file has blocks of 32 only. Knows names, shapes and types, no bytes.
 
 use anyhow::{Result, bail};
 use model_core::gguf::write::NewTensor;

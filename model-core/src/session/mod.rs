@@ -153,8 +153,8 @@ impl Session {
     }
 
     /// Becomes the session that [`Session::new`] makes of `prompt` and `options`, and keeps what was computed of the tokens
-    /// with which both begin: a conversation that goes on is computed from where it changed. Results are those of the new
-    /// session, bit for bit.
+    /// with which both begin, unless keys and values are to be kept otherwise: a conversation that goes on is computed from
+    /// where it changed. Results are those of the new session, bit for bit.
     ///
     /// # Errors
     /// As [`Session::new`], or the session belongs to another model; it stays as it was.
@@ -166,11 +166,13 @@ impl Session {
     ) -> Result<(), crate::Error> {
         self.check_model(model)?;
         let mut next = Self::new(model, prompt, options)?;
-        let computed = self.tokens.iter().take(self.cached_tokens());
-        let shared = computed.zip(&next.tokens).take_while(|(before, now)| before == now).count();
-        std::mem::swap(&mut next.work.cache, &mut self.work.cache);
-        // The last token is computed in any case: what follows is sampled from its logits.
-        next.work.cache.truncate(shared.min(next.tokens.len() - 1));
+        if next.options.kv_cache == self.options.kv_cache {
+            let computed = self.tokens.iter().take(self.cached_tokens());
+            let shared = computed.zip(&next.tokens).take_while(|(before, now)| before == now).count();
+            std::mem::swap(&mut next.work.cache, &mut self.work.cache);
+            // The last token is computed in any case: what follows is sampled from its logits.
+            next.work.cache.truncate(shared.min(next.tokens.len() - 1));
+        }
         *self = next;
         Ok(())
     }
