@@ -82,7 +82,7 @@ fn argument(method: &str) -> Vec<u8> {
             let input = SessionInput::Text("a".into());
             candid::encode_one(SessionAppendArg { session_id: id, input, max_tokens: None })
         }
-        "session_tokens" | "session_digests" => {
+        "session_tokens" | "session_digests" | "session_logprobs" => {
             candid::encode_one(SessionPageArg { session_id: id, from: None, limit: None })
         }
         "session_list" => candid::encode_one(SessionListArg::default()),
@@ -279,6 +279,7 @@ fn calls_about(icllama: &mut Icllama, session_id: u64) -> Vec<(&'static str, Opt
         ("session_logits", icllama.session_logits(id).err()),
         ("session_tokens", icllama.session_tokens(page).err()),
         ("session_digests", icllama.session_digests(page).err()),
+        ("session_logprobs", icllama.session_logprobs(page).err()),
     ];
     if icllama.sender != controller() {
         calls.push(("session_cancel", icllama.session_cancel(id).err()));

@@ -45,6 +45,12 @@ fn sessions_without_a_model_are_refused() {
     }
 }
 
+/// Thousands of rules in a chain that bites its tail, the worst case of looking for left recursion.
+fn circles() -> String {
+    let rule = |i: u32| format!("a{i} ::= a{} | b{i} \nb{i} ::= \"\"\n", (i + 1) % 1_500);
+    (0..1_500).map(rule).chain(["root ::= a7".to_owned()]).collect()
+}
+
 /// Sessions that cannot be.
 fn impossible_sessions() -> Vec<SessionCreateArg> {
     let with = |options| SessionCreateArg { input: SessionInput::Text("hello".into()), options };
@@ -58,6 +64,11 @@ fn impossible_sessions() -> Vec<SessionCreateArg> {
         with(SessionOptions { repeat_penalty: Some(0.0), ..options() }),
         with(SessionOptions { frequency_penalty: Some(f32::NEG_INFINITY), ..options() }),
         with(SessionOptions { prefill_batch: Some(0), ..options() }),
+        with(SessionOptions { logprobs: Some(21), ..options() }),
+        with(SessionOptions { grammar: Some(Grammar::Gbnf("root ::= root".into())), ..options() }),
+        with(SessionOptions { grammar: Some(Grammar::Gbnf("(".repeat(60_000))), ..options() }),
+        with(SessionOptions { grammar: Some(Grammar::Gbnf(" ".repeat(70_000))), ..options() }),
+        with(SessionOptions { grammar: Some(Grammar::Gbnf(circles())), ..options() }),
         with(SessionOptions { prefill_batch: Some(u32::MAX), ..options() }),
         with(SessionOptions { stop: Some(vec![String::new()]), ..options() }),
         with(SessionOptions { stop: Some(vec!["x".into(); 10_000]), ..options() }),
@@ -89,6 +100,30 @@ fn impossible_sessions_are_refused_and_leave_no_trace() {
         }
         assert_eq!(icllama.session_list(SessionListArg::default()).unwrap(), sessions);
         assert_eq!(icllama.generate(&ask("hello", 4), &mut full), expected);
+    }
+}
+
+#[test]
+fn ambiguous_grammars_cost_little_or_are_an_error() {
+    let file = tiny(1).build();
+    let wide = format!("root ::= ({})*", ["\"a\"* \"b\"*"; 2_000].join(" "));
+    let nested = format!("root ::= {}[a-z]{}", "(".repeat(60), "*)*".repeat(60));
+    for mut icllama in Icllama::everywhere(ConfigUpdate::default()) {
+        icllama.serve("model", &file);
+        icllama.host.heaviest_message();
+        for grammar in [&wide, &nested] {
+            let options = SessionOptions { grammar: Some(Grammar::Gbnf(grammar.clone())), ..audited(20) };
+            let arg = SessionCreateArg { input: SessionInput::Text("hello".into()), options };
+            let session_id = icllama.session_create(arg).unwrap().session_id;
+            let arg = SessionAdvanceArg { session_id, max_instructions: None, max_tokens: None, profile: None };
+            match icllama.session_advance(arg) {
+                Ok(progress) => assert!(progress.text.bytes().all(|byte| byte.is_ascii_lowercase()), "{progress:?}"),
+                Err(error) => assert!(matches!(&error, Error::InvalidArgument { field, .. } if field == "grammar")),
+            }
+        }
+        let heaviest = icllama.host.heaviest_message();
+        assert!(heaviest.is_none_or(|heaviest| heaviest < 20_000_000_000), "{heaviest:?}");
+        assert_eq!(icllama.generate(&ask("hello", 4), &mut full).digests.len(), 4);
     }
 }
 

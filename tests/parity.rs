@@ -23,6 +23,15 @@ fn questions() -> Vec<SessionCreateArg> {
         seed: Some(11),
         ..audited(10)
     };
+    let list = Grammar::Gbnf(r#"root ::= "[" [a-zé]{2,9} ("," ([0-9] | "true")+){3} "]""#.into());
+    let bound = SessionOptions {
+        temperature: Some(2.0),
+        top_k: Some(0),
+        grammar: Some(list),
+        logprobs: Some(4),
+        seed: Some(2),
+        ..audited(40)
+    };
     let tokens = SessionInput::Tokens((30..75).collect());
     let narrow = SessionOptions { kv_cache_bits: Some(8), ..random.clone() };
     vec![
@@ -30,6 +39,7 @@ fn questions() -> Vec<SessionCreateArg> {
         SessionCreateArg { input: chat("You are small.", "hello world"), options: random },
         SessionCreateArg { input: tokens.clone(), options: SessionOptions { prefill_batch: Some(7), ..audited(6) } },
         SessionCreateArg { input: tokens, options: narrow },
+        SessionCreateArg { input: SessionInput::Text("a list:".into()), options: bound },
     ]
 }
 

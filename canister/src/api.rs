@@ -13,10 +13,10 @@ pub use config::{CanisterInfo, Config, ConfigUpdate, GenerateAccess, InitArg, Kv
 pub use error::{Error, Role};
 pub use model::{LoadState, ModelInfo, ModelLoadStepArg, ModelLoadStepOk, ModelStatus, RejectedModel, StoredModel};
 pub use session::{
-    ChatMessage, FinishReason, MessageText, ProfilePart, SessionAdvanceArg, SessionAppendArg, SessionAppendOk,
+    ChatMessage, FinishReason, Grammar, MessageText, ProfilePart, SessionAdvanceArg, SessionAppendArg, SessionAppendOk,
     SessionCreateArg, SessionCreateOk, SessionDigestsOk, SessionIdArg, SessionInput, SessionListArg, SessionListOk,
-    SessionLogitsOk, SessionOptions, SessionOutputArg, SessionOutputOk, SessionPageArg, SessionProgress, SessionState,
-    SessionStatus, SessionSummary, SessionTokensOk,
+    SessionLogitsOk, SessionLogprobsOk, SessionOptions, SessionOutputArg, SessionOutputOk, SessionPageArg,
+    SessionProgress, SessionState, SessionStatus, SessionSummary, SessionTokensOk, TokenLogprob, TokenLogprobs,
 };
 pub use upload::{
     ByteRange, UploadBeginArg, UploadBeginOk, UploadChunk, UploadChunkArg, UploadChunkOk, UploadCommitArg,

@@ -197,6 +197,13 @@ fn session_digests(arg: SessionPageArg) -> Reply<SessionDigestsOk> {
     with(|service| service.session_digests(arg))
 }
 
+/// Log probabilities of each generated token and of the likeliest in its place. About own sessions.
+#[candid_method(query)]
+#[query(hidden, decode_with = "decode::argument")]
+fn session_logprobs(arg: SessionPageArg) -> Reply<SessionLogprobsOk> {
+    with(|service| service.session_logprobs(arg))
+}
+
 /// The logits behind the last token. About own sessions.
 #[candid_method(query)]
 #[query(hidden, decode_with = "decode::argument")]
@@ -267,7 +274,7 @@ mod tests {
         let page = include_str!("../../docs/candid.md");
         let interface = super::candid_interface();
         let methods = methods(&interface);
-        assert_eq!(methods.len(), 21);
+        assert_eq!(methods.len(), 22);
         for method in methods {
             assert!(page.contains(&format!("`{method}`")), "docs/candid.md does not mention {method}");
         }

@@ -10,11 +10,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Args, ValueEnum};
-use model_core::gguf::Value;
+use model_core::gguf::{File, Value};
+use model_core::grammar::{Grammar, JSON};
 use model_core::kernels::Kernel;
 use model_core::model::{CachePrecision, LoadOptions};
 use model_core::pack::Residency;
 use model_core::sample::Sampling;
+use model_core::tokenizer::Tokenizer;
 
 use crate::hub::HubFile;
 use crate::model_file::{LoadMode, ModelFile};
@@ -84,6 +86,17 @@ impl FileArgs {
     /// Opens the model file, which is fetched before if it is on the hub.
     pub fn open(&self) -> Result<ModelFile> {
         Ok(ModelFile::open(&self.model.path()?, self.load)?)
+    }
+
+    /// Reads the vocabulary alone.
+    pub fn load_tokenizer(&self) -> Result<Tokenizer> {
+        let source = self.open()?;
+        let file = File::read(&source).with_context(|| format!("cannot read {}", self.model))?;
+        Ok(match self.tokenizer.as_deref() {
+            Some(path) => Tokenizer::from_json(&read_bytes(path)?, file.metadata())
+                .with_context(|| format!("cannot use {}", path.display()))?,
+            None => Tokenizer::from_gguf(file.metadata())?,
+        })
     }
 }
 
@@ -271,6 +284,38 @@ impl SamplingArgs {
             presence_penalty: self.presence_penalty.unwrap_or(default.presence_penalty),
             seed: self.seed.unwrap_or(default.seed),
         }
+    }
+}
+
+/// What answers have to look like.
+#[derive(Debug, Args)]
+#[group(multiple = false)]
+pub struct GrammarArgs {
+    /// Generate only what this grammar describes (GBNF, the notation of llama.cpp's grammars).
+    #[arg(long, value_name = "TEXT")]
+    grammar: Option<String>,
+    /// Read the grammar from a file.
+    #[arg(long, value_name = "FILE")]
+    grammar_file: Option<PathBuf>,
+    /// Generate one JSON object.
+    #[arg(long)]
+    json_mode: bool,
+}
+
+impl GrammarArgs {
+    /// The grammar's text, if there is one.
+    ///
+    /// # Errors
+    /// If its file cannot be read, or the grammar is wrong.
+    pub fn grammar(&self) -> Result<Option<String>> {
+        let text = match (&self.grammar, &self.grammar_file) {
+            (Some(text), _) => text.clone(),
+            (None, Some(path)) => read_text(path)?,
+            (None, None) if self.json_mode => JSON.to_owned(),
+            (None, None) => return Ok(None),
+        };
+        Grammar::parse(&text)?;
+        Ok(Some(text))
     }
 }
 

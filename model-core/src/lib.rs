@@ -7,6 +7,7 @@ pub mod error;
 #[cfg(feature = "fixtures")]
 pub mod fixtures;
 pub mod gguf;
+pub mod grammar;
 pub mod kernels;
 pub mod math;
 pub mod model;

@@ -152,7 +152,7 @@ fn every_call_makes_progress_and_suspends_at_every_layer() {
 #[test]
 fn steps_tell_what_happened() {
     let model = load(&tiny().build());
-    let options = SessionOptions { prefill_batch: 4, logprobs: true, ..audited(2, Sampling::greedy()) };
+    let options = SessionOptions { prefill_batch: 4, logprobs: Some(3), ..audited(2, Sampling::greedy()) };
     let mut session = session(&model, 10, options);
     assert_eq!(session.step(&model, &mut Unlimited).unwrap(), Step::Prefill { done: 4, total: 10 });
     assert_eq!(session.step(&model, &mut Unlimited).unwrap(), Step::Prefill { done: 8, total: 10 });
@@ -161,6 +161,9 @@ fn steps_tell_what_happened() {
     };
     assert_eq!(session.generated(), [id]);
     assert_eq!(logprob, log_probability(session.logits(), id));
+    let [own, likeliest, ..] = session.logprobs().next().unwrap() else { panic!() };
+    // Greedy: the token is the likeliest itself.
+    assert_eq!((own.id, own.logprob, *likeliest), (id, logprob, *own));
     assert_eq!((session.prompt_tokens(), session.generated_tokens(), session.remaining_tokens()), (10, 1, 1));
     assert_eq!(session.finish_reason(), None);
     assert!(matches!(session.step(&model, &mut Unlimited).unwrap(), Step::Token { .. }));
@@ -392,7 +395,8 @@ fn a_model_of_another_shape_is_refused() {
 #[test]
 fn hostile_record_bytes_are_errors_never_panics() {
     let model = load(&TinyLlama::default().build());
-    let options = SessionOptions { stop: vec!["stop".into(), "é".into()], ..audited(9, Sampling::default()) };
+    let (stop, grammar) = (vec!["stop".into(), "é".into()], Some("root ::= .*".to_owned()));
+    let options = SessionOptions { stop, grammar, logprobs: Some(1), ..audited(9, Sampling::default()) };
     let mut session = session(&model, 6, options);
     for _ in 0..8 {
         run_units(&mut session, &model, 3);
@@ -410,7 +414,8 @@ fn hostile_record_bytes_are_errors_never_panics() {
             if let Ok(record) = SessionRecord::from_bytes(&bytes)
                 && let Ok(mut session) = Session::restore(&model, record)
             {
-                session.step(&model, &mut Unlimited).unwrap();
+                let step = session.step(&model, &mut Unlimited);
+                assert!(matches!(step, Ok(_) | Err(CoreError::Session(Error::Grammar(_)))), "{step:?}");
             }
         }
     }

@@ -221,7 +221,9 @@ impl<H: Host + ?Sized> Icllama<H> {
         };
         let tokens = self.session_tokens(page).unwrap().tokens;
         let digests = self.session_digests(page).unwrap().digests;
-        Generation { prompt_tokens: output.status.prompt_tokens, tokens, digests, text: output.text, finish }
+        let logprobs = self.session_logprobs(page).unwrap().logprobs;
+        let prompt_tokens = output.status.prompt_tokens;
+        Generation { prompt_tokens, tokens, digests, logprobs, text: output.text, finish }
     }
 
     /// The logits of the last position.
@@ -246,6 +248,8 @@ pub struct Generation {
     pub tokens: Vec<u32>,
     /// Digests of the logits, one per generated token.
     pub digests: Vec<u64>,
+    /// Log probabilities, if they were asked for.
+    pub logprobs: Vec<TokenLogprobs>,
     /// Generated text.
     pub text: String,
     /// Why it ended.
@@ -292,6 +296,7 @@ methods! {
     Query session_logits(arg: SessionIdArg) -> SessionLogitsOk;
     Query session_tokens(arg: SessionPageArg) -> SessionTokensOk;
     Query session_digests(arg: SessionPageArg) -> SessionDigestsOk;
+    Query session_logprobs(arg: SessionPageArg) -> SessionLogprobsOk;
     Update session_cancel(arg: SessionIdArg) -> SessionStatus;
     Update session_delete(arg: SessionIdArg) -> ();
     Query session_list(arg: SessionListArg) -> SessionListOk;

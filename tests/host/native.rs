@@ -1,8 +1,9 @@
 //! The same generation without any canister: model-core on this machine, by kernel and number of threads.
 
-use canister::api::{FinishReason, SessionCreateArg, SessionInput, SessionOptions};
+use canister::api::{FinishReason, Grammar, SessionCreateArg, SessionInput, SessionOptions};
 use model_core::budget::Unlimited;
 use model_core::chat::ChatMessage;
+use model_core::grammar::JSON;
 use model_core::kernels::Kernel;
 use model_core::model::{CachePrecision, LoadOptions, Model};
 use model_core::sample::Sampling;
@@ -57,6 +58,7 @@ impl Native {
             prompt_tokens: session.prompt_tokens() as u32,
             tokens: session.tokens().to_vec(),
             digests: session.digests().to_vec(),
+            logprobs: session.logprobs().map(Into::into).collect(),
             text: session.full_text().to_owned(),
             finish: Some(reason(finish)),
         };
@@ -92,6 +94,11 @@ fn options(api: &SessionOptions) -> session::SessionOptions {
         stop: api.stop.clone().unwrap_or_default(),
         ignore_eos: api.ignore_eos.unwrap_or(false),
         audit: api.audit.unwrap_or(false),
+        grammar: api.grammar.as_ref().map(|grammar| match grammar {
+            Grammar::Gbnf(text) => text.clone(),
+            Grammar::Json => JSON.to_owned(),
+        }),
+        logprobs: api.logprobs,
         ..session::SessionOptions::default()
     }
 }

@@ -1,11 +1,12 @@
 //! Between the candid types and those of `model_core`.
 
 use model_core::chat::ChatMessage as CoreMessage;
+use model_core::grammar::JSON;
 use model_core::prompt::Error as PromptError;
-use model_core::sample::Sampling;
+use model_core::sample::{Sampling, TokenLogprob as CoreLogprob};
 use model_core::session::{Error as SessionError, FinishReason as CoreReason, SessionOptions as CoreOptions};
 
-use super::{ChatMessage, Error, FinishReason, SessionOptions};
+use super::{ChatMessage, Error, FinishReason, Grammar, SessionOptions, TokenLogprob, TokenLogprobs};
 
 impl From<model_core::Error> for Error {
     fn from(error: model_core::Error) -> Self {
@@ -45,6 +46,8 @@ fn session_error(error: &SessionError) -> Error {
         SessionError::EmptyPrompt | SessionError::UnknownToken { .. } | SessionError::StillGenerating => "input",
         SessionError::Sampling(error) => error.option,
         SessionError::PrefillBatch { .. } => "prefill_batch",
+        SessionError::TooManyLogprobs { .. } => "logprobs",
+        SessionError::Grammar(_) => "grammar",
         SessionError::TooManyStopStrings { .. } | SessionError::StopStringLength { .. } => "stop",
     };
     Error::InvalidArgument { field: field.into(), reason: error.to_string() }
@@ -82,11 +85,31 @@ impl From<SessionOptions> for CoreOptions {
             stop: options.stop.unwrap_or_default(),
             ignore_eos: options.ignore_eos.unwrap_or(default.ignore_eos),
             audit: options.audit.unwrap_or(default.audit),
-            logprobs: false,
             // Depends on settings and model too; see `Config::kv_cache_of`.
             kv_cache: default.kv_cache,
+            grammar: options.grammar.map(Grammar::into_text),
+            logprobs: options.logprobs,
             prefill_batch: options.prefill_batch.map_or(default.prefill_batch, |batch| batch as usize),
         }
+    }
+}
+
+impl Grammar {
+    /// The grammar in its notation.
+    fn into_text(self) -> String {
+        match self {
+            Self::Gbnf(text) => text,
+            Self::Json => JSON.to_owned(),
+        }
+    }
+}
+
+impl From<&[CoreLogprob]> for TokenLogprobs {
+    /// The first is that of the token itself.
+    fn from(logprobs: &[CoreLogprob]) -> Self {
+        let mut all = logprobs.iter().map(|core| TokenLogprob { token: core.id, logprob: core.logprob });
+        let chosen = all.next().unwrap_or(TokenLogprob { token: 0, logprob: 0.0 });
+        Self { chosen, likeliest: all.collect() }
     }
 }
 

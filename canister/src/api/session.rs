@@ -34,6 +34,15 @@ pub enum SessionInput {
     Tokens(Vec<u32>),
 }
 
+/// A form that every answer of a session has.
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub enum Grammar {
+    /// What a grammar in llama.cpp's notation (GBNF) describes, at most 64 KiB.
+    Gbnf(String),
+    /// One JSON object.
+    Json,
+}
+
 /// How to generate. Everything absent has the default that is named.
 #[derive(CandidType, Serialize, Deserialize, Debug, Clone, Default, PartialEq)]
 pub struct SessionOptions {
@@ -67,6 +76,11 @@ pub struct SessionOptions {
     pub kv_cache_bits: Option<u8>,
     /// Prompt tokens per batch; changes cost, never results.
     pub prefill_batch: Option<u32>,
+    /// What every answer has to look like; anything.
+    pub grammar: Option<Grammar>,
+    /// Keep the log probability of every generated token, and of so many (0 to 20) that were likeliest in its place,
+    /// for `session_logprobs`; none.
+    pub logprobs: Option<u32>,
 }
 
 /// Makes a session.
@@ -260,6 +274,33 @@ pub struct SessionTokensOk {
 pub struct SessionDigestsOk {
     /// The digests asked for.
     pub digests: Vec<u64>,
+    /// How many there are in all.
+    pub total: u32,
+}
+
+/// A token and how probable it was.
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, Copy, PartialEq)]
+pub struct TokenLogprob {
+    /// The token.
+    pub token: u32,
+    /// Natural logarithm of its probability under the model's own logits.
+    pub logprob: f32,
+}
+
+/// A generated token, and the likeliest ones in its place.
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq)]
+pub struct TokenLogprobs {
+    /// The token that was chosen.
+    pub chosen: TokenLogprob,
+    /// As many as the option `logprobs` says, the likeliest first.
+    pub likeliest: Vec<TokenLogprob>,
+}
+
+/// Log probabilities, one entry per generated token, in order. Empty unless the option `logprobs` was set.
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq)]
+pub struct SessionLogprobsOk {
+    /// Those asked for, at most 10,000.
+    pub logprobs: Vec<TokenLogprobs>,
     /// How many there are in all.
     pub total: u32,
 }

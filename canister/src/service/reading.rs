@@ -4,14 +4,16 @@ use ic_stable_structures::Memory;
 
 use super::Service;
 use crate::api::{
-    Error, Role, SessionDigestsOk, SessionIdArg, SessionListArg, SessionListOk, SessionLogitsOk, SessionOutputArg,
-    SessionOutputOk, SessionPageArg, SessionSummary, SessionTokensOk,
+    Error, Role, SessionDigestsOk, SessionIdArg, SessionListArg, SessionListOk, SessionLogitsOk, SessionLogprobsOk,
+    SessionOutputArg, SessionOutputOk, SessionPageArg, SessionSummary, SessionTokensOk,
 };
 use crate::env::Env;
 
 const MAX_TEXT_BYTES: usize = 500_000;
 const DEFAULT_PAGE: u32 = 10_000;
 const MAX_PAGE: u32 = 50_000;
+/// With 20 alternatives an entry has 170 bytes, and a reply at most 2 MB.
+const MAX_LOGPROBS_PAGE: u32 = 10_000;
 const DEFAULT_LIST: u32 = 100;
 const MAX_LIST: u32 = 1_000;
 
@@ -52,6 +54,18 @@ impl<M: Memory + Clone, E: Env> Service<M, E> {
         self.owned(arg.session_id)?;
         let record = self.sessions.store().record(arg.session_id)?;
         Ok(SessionDigestsOk { digests: page(record.digests(), arg), total: record.digests().len() as u32 })
+    }
+
+    /// Log probabilities of every generated token and its alternatives.
+    ///
+    /// # Errors
+    /// [`Error::SessionNotFound`].
+    pub fn session_logprobs(&self, arg: SessionPageArg) -> Result<SessionLogprobsOk, Error> {
+        self.owned(arg.session_id)?;
+        let record = self.sessions.store().record(arg.session_id)?;
+        let limit = arg.limit.unwrap_or(DEFAULT_PAGE).min(MAX_LOGPROBS_PAGE);
+        let asked = record.logprobs().skip(arg.from.unwrap_or(0) as usize).take(limit as usize);
+        Ok(SessionLogprobsOk { logprobs: asked.map(Into::into).collect(), total: record.logprobs().len() as u32 })
     }
 
     /// The logits behind the last token.

@@ -10,6 +10,7 @@ use local_runner::shim::costs::PageCharges;
 use local_runner::shim::mode::Mode;
 use local_runner::shim::{CallReport, Config, InstallMode, MessageReport, Replica};
 use model_core::TokenId;
+use model_core::sample::TokenLogprob;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
@@ -190,6 +191,18 @@ impl Client {
     /// If a call fails.
     pub fn session_digests(&mut self, session_id: u64) -> Result<Vec<u64>> {
         self.pages(session_id, "session_digests", |page: api::SessionDigestsOk| (page.digests, page.total))
+    }
+
+    /// All log probabilities of a session: each token's own, then those of the likeliest in its place.
+    ///
+    /// # Errors
+    /// If a call fails.
+    pub fn session_logprobs(&mut self, session_id: u64) -> Result<Vec<Vec<TokenLogprob>>> {
+        let pages =
+            self.pages(session_id, "session_logprobs", |page: api::SessionLogprobsOk| (page.logprobs, page.total))?;
+        let token = |of: &api::TokenLogprob| TokenLogprob { id: of.token, logprob: of.logprob };
+        let entry = |of: &api::TokenLogprobs| [&of.chosen].into_iter().chain(&of.likeliest).map(token).collect();
+        Ok(pages.iter().map(entry).collect())
     }
 
     fn pages<P: CandidType + DeserializeOwned, T>(

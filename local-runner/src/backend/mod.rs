@@ -14,6 +14,7 @@ use std::time::Duration;
 use anyhow::Result;
 use model_core::TokenId;
 use model_core::chat::ChatMessage;
+use model_core::sample::TokenLogprob;
 use model_core::session::{FinishReason, SessionOptions};
 use serde::Serialize;
 
@@ -129,6 +130,9 @@ pub struct Generation {
     pub finish_reason: FinishReason,
     /// With `audit`: a digest of all logits' bits per generated token of the session.
     pub digests: Vec<u64>,
+    /// With `logprobs`: per generated token of the session its own log probability, and after it those of the likeliest
+    /// tokens in its place.
+    pub logprobs: Vec<Vec<TokenLogprob>>,
     /// Wall times.
     pub timings: Timings,
     /// What the canister was charged for this answer; none natively.

@@ -108,6 +108,7 @@ impl NativeBackend {
                         text: session.text().to_owned(),
                         finish_reason,
                         digests: session.digests().to_vec(),
+                        logprobs: session.logprobs().map(<[_]>::to_vec).collect(),
                         timings: clock.timings,
                         cost: None,
                     });

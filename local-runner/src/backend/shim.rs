@@ -322,6 +322,7 @@ impl ShimBackend {
             text: answer.text,
             finish_reason,
             digests: self.client.session_digests(id)?,
+            logprobs: self.client.session_logprobs(id)?,
             timings: answer.timings,
             cost: Some(answer.cost),
         })
@@ -388,6 +389,8 @@ fn session_options(options: &SessionOptions) -> Result<api::SessionOptions> {
         ignore_eos: Some(options.ignore_eos),
         audit: Some(options.audit),
         kv_cache_bits: Some(options.kv_cache.bits()),
+        grammar: options.grammar.clone().map(api::Grammar::Gbnf),
+        logprobs: options.logprobs,
         prefill_batch: Some(u32::try_from(options.prefill_batch).context("the batch is too large")?),
     })
 }

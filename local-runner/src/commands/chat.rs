@@ -34,11 +34,12 @@ pub struct Args {
 impl Args {
     /// Runs the command.
     pub fn exec(self, output: Output) -> Result<()> {
+        let options = self.generate.options()?;
         let mut backend = self.generate.open(&self.model, output)?;
         let system = self.system.as_deref().filter(|text| !text.is_empty());
         let stdin = io::stdin();
         let interactive = stdin.is_terminal();
-        let mut chat = Chat::new(backend.as_mut(), system, self.generate.options(), output)?;
+        let mut chat = Chat::new(backend.as_mut(), system, options, output)?;
         chat.converse(stdin.lock(), interactive)?;
         self.generate.finish(backend.as_mut())
     }

@@ -4,6 +4,7 @@ pub mod bench;
 pub mod chat;
 pub mod inspect;
 pub mod logits;
+mod logprobs;
 pub mod parity;
 pub mod perplexity;
 pub mod quantize;

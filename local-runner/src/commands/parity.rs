@@ -15,7 +15,7 @@ use crate::backend::native::NativeBackend;
 use crate::backend::shim::{Plan, ShimBackend};
 use crate::backend::{Backend, Cost, ModeArgs, ShimArgs, millis};
 use crate::model_file::ModelFile;
-use crate::options::{CacheArgs, ModelArgs, ResidencyChoice, SamplingArgs, TextArgs};
+use crate::options::{CacheArgs, GrammarArgs, ModelArgs, ResidencyChoice, SamplingArgs, TextArgs};
 use crate::output::{Output, grouped, short};
 use crate::progress::Progress;
 
@@ -41,6 +41,8 @@ pub struct Args {
     /// Run the native paths only.
     #[arg(long)]
     native_only: bool,
+    #[command(flatten)]
+    grammar: GrammarArgs,
     #[command(flatten)]
     sampling: SamplingArgs,
     #[command(flatten)]
@@ -99,15 +101,16 @@ impl Args {
         reporter.verdict()
     }
 
-    fn options(&self) -> SessionOptions {
-        SessionOptions {
+    fn options(&self) -> Result<SessionOptions> {
+        Ok(SessionOptions {
             max_tokens: self.n_predict,
             sampling: self.sampling.sampling_or_greedy(),
             ignore_eos: true,
+            grammar: self.grammar.grammar()?,
             audit: true,
             kv_cache: self.cache.kv_cache,
             ..SessionOptions::default()
-        }
+        })
     }
 
     /// The first run is the reference: scalar code, one thread.
@@ -126,7 +129,7 @@ impl Args {
             self.native(&source, options, 2, text, reporter)?;
         }
         let mut backend = NativeBackend::from_source(&source, self.model.load_options(None)?, 2)?;
-        let options = SessionOptions { prefill_batch: 1, ..self.options() };
+        let options = SessionOptions { prefill_batch: 1, ..self.options()? };
         self.one("native, prompt token by token".to_owned(), &mut backend, text, &options, reporter)
     }
 
@@ -140,19 +143,19 @@ impl Args {
     ) -> Result<NativeBackend> {
         let mut backend = NativeBackend::from_source(source, options, threads)?;
         let label = format!("native, {}", backend.describe());
-        self.one(label, &mut backend, text, &self.options(), reporter)?;
+        self.one(label, &mut backend, text, &self.options()?, reporter)?;
         Ok(backend)
     }
 
     fn canister_runs(&self, text: &str, reporter: &mut Reporter) -> Result<()> {
         let mut backend = ShimBackend::install(&self.model, &self.shim, reporter.output)?;
         let normal = backend.plan().clone();
-        self.one("canister, normal budgets".to_owned(), &mut backend, text, &self.options(), reporter)?;
+        self.one("canister, normal budgets".to_owned(), &mut backend, text, &self.options()?, reporter)?;
         backend.set_plan(Plan { max_instructions: TINY_BUDGETS.to_vec(), ..normal.clone() });
-        self.one("canister, tiny budgets".to_owned(), &mut backend, text, &self.options(), reporter)?;
+        self.one("canister, tiny budgets".to_owned(), &mut backend, text, &self.options()?, reporter)?;
         let half = (self.n_predict / 2).max(1);
         backend.set_plan(Plan { tokens_per_call: Some(half), upgrade_at: Some(half as usize), ..normal.clone() });
-        self.one("canister, upgraded half-way".to_owned(), &mut backend, text, &self.options(), reporter)?;
+        self.one("canister, upgraded half-way".to_owned(), &mut backend, text, &self.options()?, reporter)?;
         if backend.upgrades() == 0 {
             bail!("the answer ended before the upgrade could take place; ask for more tokens with another prompt");
         }
@@ -162,7 +165,7 @@ impl Args {
         };
         backend.set_residency(choice)?;
         backend.set_plan(normal);
-        self.one(label.to_owned(), &mut backend, text, &self.options(), reporter)
+        self.one(label.to_owned(), &mut backend, text, &self.options()?, reporter)
     }
 
     fn one(

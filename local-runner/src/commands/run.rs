@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use model_core::TokenId;
-use model_core::session::{FinishReason, SessionOptions};
+use model_core::session::{FinishReason, MAX_LOGPROBS, SessionOptions};
 use serde::Serialize;
 
 use super::chat::Chat;
+use super::logprobs::{self, Logprobs};
 use crate::backend::{self, Backend, BackendArgs, BackendKind, CallCost, Event, Generation, ModeArgs, Phase, Timings};
 use crate::new_file::NewFile;
-use crate::options::{CacheArgs, ModelArgs, SamplingArgs, TextArgs};
+use crate::options::{CacheArgs, GrammarArgs, ModelArgs, SamplingArgs, TextArgs};
 use crate::output::{self, Output};
 use crate::trace::Trace;
 
@@ -26,6 +27,9 @@ pub struct Args {
     mode: ModeArgs,
     #[command(flatten)]
     generate: GenerateArgs,
+    /// Show how probable every generated token was, and the N likeliest in its place (0 to 20).
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..=i64::from(MAX_LOGPROBS)))]
+    logprobs: Option<u32>,
     /// With --json: print a line per event, then the result as the last line.
     #[arg(long, requires = "json")]
     stream: bool,
@@ -44,6 +48,8 @@ pub struct GenerateArgs {
     #[arg(long)]
     ignore_eos: bool,
     #[command(flatten)]
+    grammar: GrammarArgs,
+    #[command(flatten)]
     sampling: SamplingArgs,
     #[command(flatten)]
     cache: CacheArgs,
@@ -61,6 +67,8 @@ pub struct Report<'a> {
     prompt_tokens: usize,
     tokens: &'a [TokenId],
     text: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    logprobs: Option<Vec<Logprobs>>,
     finish_reason: &'static str,
     timings: ReportTimings,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -110,22 +118,29 @@ impl Args {
         if prompt.is_none() && self.mode.raw {
             bail!("--raw needs a prompt; use -p TEXT, -f FILE or pipe it in");
         }
+        if prompt.is_none() && self.logprobs.is_some() {
+            bail!("--logprobs needs a prompt; use -p TEXT, -f FILE or pipe it in");
+        }
+        let options = SessionOptions { logprobs: self.logprobs, ..self.generate.options()? };
         let mut backend = self.generate.open(&self.model, output)?;
         match prompt {
-            Some(text) => self.answer(backend.as_mut(), text, output)?,
+            Some(text) => self.answer(backend.as_mut(), text, &options, output)?,
             None => {
-                let (system, options) = (self.mode.system(), self.generate.options());
-                Chat::new(backend.as_mut(), system, options, output)?.converse(io::stdin().lock(), true)?;
+                let mut chat = Chat::new(backend.as_mut(), self.mode.system(), options, output)?;
+                chat.converse(io::stdin().lock(), true)?;
             }
         }
         self.generate.finish(backend.as_mut())
     }
 
-    fn answer(&self, backend: &mut dyn Backend, text: String, output: Output) -> Result<()> {
+    fn answer(&self, backend: &mut dyn Backend, text: String, options: &SessionOptions, output: Output) -> Result<()> {
         let input = self.mode.input(&text, backend.has_chat_template())?;
-        backend.start(&input, &self.generate.options())?;
+        backend.start(&input, options)?;
         let generation = backend.generate(&mut |event| show(&event, self.stream, output))?;
-        let report = report(backend, &generation);
+        let mut report = report(backend, &generation);
+        if self.logprobs.is_some() {
+            report.logprobs = Some(logprobs::named(&self.model.file.load_tokenizer()?, &generation.logprobs)?);
+        }
         if self.stream {
             return output.json_line(&Line::Result(report));
         }
@@ -135,6 +150,9 @@ impl Args {
             }
             writeln!(out)
         })?;
+        if let Some(logprobs) = report.logprobs.filter(|_| !output.is_json()) {
+            logprobs.iter().for_each(|token| output::note(&token.line()));
+        }
         summarize(backend, &generation, output);
         Ok(())
     }
@@ -142,16 +160,20 @@ impl Args {
 
 impl GenerateArgs {
     /// How to generate.
-    pub fn options(&self) -> SessionOptions {
-        SessionOptions {
+    ///
+    /// # Errors
+    /// If the grammar cannot be read or is wrong.
+    pub fn options(&self) -> Result<SessionOptions> {
+        Ok(SessionOptions {
             max_tokens: self.n_predict,
             sampling: self.sampling.sampling(),
             stop: self.stop.clone(),
             ignore_eos: self.ignore_eos,
             kv_cache: self.cache.kv_cache,
+            grammar: self.grammar.grammar()?,
             prefill_batch: self.backend.prefill_batch(),
             ..SessionOptions::default()
-        }
+        })
     }
 
     /// Starts the backend with the model.
@@ -215,6 +237,7 @@ pub fn report<'a>(backend: &'a dyn Backend, generation: &'a Generation) -> Repor
         prompt_tokens: generation.prompt.len(),
         tokens: &generation.tokens,
         text: &generation.text,
+        logprobs: None,
         finish_reason: finish_name(generation.finish_reason),
         timings: ReportTimings {
             prefill_tokens_per_second: timings.prefill_rate(),

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use model_core::TokenId;
-use model_core::gguf::File;
 use model_core::tokenizer::{EncodeOptions, Tokenizer};
 use serde::Serialize;
 
@@ -39,7 +38,7 @@ struct Report {
 impl Args {
     /// Runs the command.
     pub fn exec(self, output: Output) -> Result<()> {
-        let tokenizer = self.tokenizer()?;
+        let tokenizer = self.model.load_tokenizer()?;
         match &self.batch {
             Some(path) => {
                 let texts: Vec<String> = serde_json::from_slice(&read_bytes(path)?)
@@ -48,16 +47,6 @@ impl Args {
             }
             None => self.show(&tokenizer, &self.text.required()?, output),
         }
-    }
-
-    fn tokenizer(&self) -> Result<Tokenizer> {
-        let source = self.model.open()?;
-        let file = File::read(&source).with_context(|| format!("cannot read {}", self.model.model))?;
-        Ok(match self.model.tokenizer.as_deref() {
-            Some(path) => Tokenizer::from_json(&read_bytes(path)?, file.metadata())
-                .with_context(|| format!("cannot use {}", path.display()))?,
-            None => Tokenizer::from_gguf(file.metadata())?,
-        })
     }
 
     fn encode(&self, tokenizer: &Tokenizer, text: &str) -> Result<Vec<TokenId>> {
@@ -78,7 +67,7 @@ impl Args {
 }
 
 /// A token's text, with bytes that are no whole characters written as `\xNN`; a control token's spelling.
-fn piece(tokenizer: &Tokenizer, id: TokenId) -> Result<String> {
+pub(super) fn piece(tokenizer: &Tokenizer, id: TokenId) -> Result<String> {
     if tokenizer.is_control(id) {
         return Ok(tokenizer.token_text(id)?.to_string());
     }

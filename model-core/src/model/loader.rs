@@ -252,6 +252,7 @@ impl Tensors {
             kernel: kernel.unwrap_or_else(Kernel::detect),
             config: self.config,
             weights,
+            token_order: Default::default(),
         })
     }
 }

@@ -20,8 +20,11 @@ pub(crate) use forward::Forward;
 pub use loader::{LoadOptions, LoadProgress, Loader};
 pub use residency::Place;
 
+use std::sync::OnceLock;
+
 use crate::chat::ChatTemplate;
 use crate::config::Config;
+use crate::grammar::TokenOrder;
 use crate::kernels::Kernel;
 use crate::math::Rope;
 use crate::pack::Residency;
@@ -46,6 +49,8 @@ pub struct Model {
     /// Of layers with a sliding window, if they turn otherwise.
     local_rope: Option<Rope>,
     kernel: Kernel,
+    /// Made when a grammar first needs it.
+    token_order: OnceLock<TokenOrder>,
 }
 
 impl Model {
@@ -83,6 +88,11 @@ impl Model {
     /// them: how long this takes is the least that a token can take on this machine. Returns their exclusive or.
     pub fn read_weights(&self) -> u64 {
         self.weights.multiplied().fold(0, |all, matrix| all ^ traffic::read(matrix))
+    }
+
+    /// The tokens in the order of their bytes.
+    pub fn token_order(&self) -> &TokenOrder {
+        self.token_order.get_or_init(|| TokenOrder::new(&self.tokenizer))
     }
 
     /// Bytes that the cache of a session takes for `positions` tokens.

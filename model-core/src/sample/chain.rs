@@ -57,9 +57,21 @@ impl Sampler {
     /// Chooses the next token after `history`. `logits` (`[vocab]`, finite) are the same afterwards.
     pub fn sample(&mut self, logits: &mut [f32], history: &[TokenId]) -> TokenId {
         self.penalties.apply(&self.options, history, logits);
-        let id = if self.options.temperature == 0.0 { order::best(logits) } else { self.draw(logits) };
+        let id = self.choose(logits);
         self.penalties.undo(logits);
         id
+    }
+
+    /// As [`Sampler::sample`], as if there were no other tokens than `allowed` (ascending, at least one).
+    pub fn sample_among(&mut self, logits: &mut [f32], history: &[TokenId], allowed: &[TokenId]) -> TokenId {
+        self.penalties.apply(&self.options, history, logits);
+        let theirs: Vec<f32> = allowed.iter().map_while(|&id| logits.get(id as usize)).copied().collect();
+        self.penalties.undo(logits);
+        allowed.get(self.choose(&theirs) as usize).copied().unwrap_or(0)
+    }
+
+    fn choose(&mut self, logits: &[f32]) -> TokenId {
+        if self.options.temperature == 0.0 { order::best(logits) } else { self.draw(logits) }
     }
 
     fn draw(&mut self, logits: &[f32]) -> TokenId {
@@ -122,11 +134,55 @@ fn total(weights: &[f32]) -> f64 {
     weights.iter().map(|&weight| f64::from(weight)).sum()
 }
 
+/// A token and the natural logarithm of its probability under a model's own logits.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TokenLogprob {
+    /// The token.
+    pub id: TokenId,
+    /// At most 0.
+    pub logprob: f32,
+}
+
+/// Appends to `out` the log probability of token `id` under `logits`, and those of the `alternatives` likeliest tokens, the
+/// likeliest first. Costs a pass over the vocabulary for all together and one to select.
+pub fn log_probabilities(logits: &[f32], id: TokenId, alternatives: usize, out: &mut Vec<TokenLogprob>) {
+    let normal = Normalizer::of(logits);
+    let mut best = Vec::new();
+    if alternatives > 0 {
+        order::select(logits, alternatives, &mut best);
+    }
+    let logprob = |id: TokenId| TokenLogprob { id, logprob: normal.log_probability(logits, id) };
+    out.extend([id].into_iter().chain(best.into_iter().map(Candidate::id)).map(logprob));
+}
+
 /// Natural logarithm of the probability of token `id` under `logits`; minus infinity for an id beyond them. Costs a pass
 /// over the vocabulary.
 pub fn log_probability(logits: &[f32], id: TokenId) -> f32 {
-    let Some(&logit) = logits.get(id as usize) else { return f32::NEG_INFINITY };
-    let most = logits.get(order::best(logits) as usize).copied().unwrap_or(logit);
+    Normalizer::of(logits).log_probability(logits, id)
+}
+
+/// What turns logits into probabilities.
+struct Normalizer {
+    /// The largest logit.
+    most: f32,
+    /// Logarithm of the sum of all `exp(logit - most)`.
+    log_sum: f64,
+}
+
+impl Normalizer {
+    fn of(logits: &[f32]) -> Self {
+        let most = logits.get(order::best(logits) as usize).copied().unwrap_or(0.0);
+        Self { most, log_sum: libm::log(exp_sum(logits, most)) }
+    }
+
+    fn log_probability(&self, logits: &[f32], id: TokenId) -> f32 {
+        let Some(&logit) = logits.get(id as usize) else { return f32::NEG_INFINITY };
+        (f64::from(logit - self.most) - self.log_sum) as f32
+    }
+}
+
+/// The sum of all `exp(logit - most)`.
+fn exp_sum(logits: &[f32], most: f32) -> f64 {
     let mut lanes = [0.0f32; LANES];
     let chunks = logits.chunks_exact(LANES);
     for (lane, logit) in lanes.iter_mut().zip(chunks.remainder()) {
@@ -137,8 +193,7 @@ pub fn log_probability(logits: &[f32], id: TokenId) -> f32 {
             *lane += exp(logit - most);
         }
     }
-    let sum = lanes.into_iter().fold(0.0, |sum, lane| sum + f64::from(lane));
-    (f64::from(logit - most) - libm::log(sum)) as f32
+    lanes.into_iter().fold(0.0, |sum, lane| sum + f64::from(lane))
 }
 
 #[cfg(test)]
@@ -232,6 +287,22 @@ mod tests {
     }
 
     #[test]
+    fn others_than_the_allowed_tokens_count_for_nothing() {
+        let allowed = [0, 1, 3];
+        let mut greedy = Sampler::new(Sampling::greedy()).unwrap();
+        assert_eq!(greedy.sample_among(&mut logits(), &[], &allowed), 0);
+        let penalised = Sampling { presence_penalty: 10.0, ..Sampling::greedy() };
+        assert_eq!(Sampler::new(penalised).unwrap().sample_among(&mut logits(), &[0], &allowed), 3);
+        let (mut sampler, mut counts) = (Sampler::new(plain()).unwrap(), [0; 4]);
+        for _ in 0..4000 {
+            counts[sampler.sample_among(&mut logits(), &[], &allowed) as usize] += 1;
+        }
+        for (count, p) in counts.into_iter().zip([0.5, 0.2, 0.0, 0.3]) {
+            assert!((f64::from(count) / 4000.0 - p).abs() < 0.03, "{count} of {p}");
+        }
+    }
+
+    #[test]
     fn the_seed_and_the_state_determine_the_tokens() {
         let run =
             |sampler: &mut Sampler| -> Vec<TokenId> { (0..40).map(|_| sampler.sample(&mut logits(), &[])).collect() };
@@ -252,5 +323,18 @@ mod tests {
         many[0] = 1000.0;
         assert_eq!(log_probability(&many, 0), 0.0);
         assert_eq!(log_probability(&many, 1001), f32::NEG_INFINITY);
+    }
+
+    #[test]
+    fn alternatives_come_by_probability_after_the_token_itself() {
+        let mut out = vec![TokenLogprob { id: 9, logprob: -1.0 }];
+        log_probabilities(&logits(), 3, 2, &mut out);
+        assert_eq!(out.iter().map(|token| token.id).collect::<Vec<_>>(), [9, 3, 2, 0]);
+        for token in &out[1..] {
+            assert_eq!(token.logprob, log_probability(&logits(), token.id));
+        }
+        out.clear();
+        log_probabilities(&logits(), 1, 0, &mut out);
+        assert_eq!(out.len(), 1);
     }
 }

@@ -6,7 +6,7 @@ mod order;
 mod penalties;
 mod rng;
 
-pub use chain::{Sampler, log_probability};
+pub use chain::{Sampler, TokenLogprob, log_probabilities, log_probability};
 pub use rng::Pcg32;
 
 use serde::{Deserialize, Serialize};

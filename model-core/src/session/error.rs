@@ -30,6 +30,9 @@ pub enum Error {
     /// A sampling option has no meaning.
     #[error(transparent)]
     Sampling(#[from] crate::sample::Error),
+    /// The grammar is wrong, or no token follows it.
+    #[error(transparent)]
+    Grammar(#[from] crate::grammar::Error),
     /// The batch width is out of range.
     #[error("prefill_batch is {found}; it must be 1 to {max}")]
     PrefillBatch {
@@ -37,6 +40,14 @@ pub enum Error {
         found: usize,
         /// The largest accepted.
         max: usize,
+    },
+    /// More alternatives to each token are asked for than are kept.
+    #[error("logprobs is {found}; at most {max} alternatives to each token are kept")]
+    TooManyLogprobs {
+        /// The number given.
+        found: u32,
+        /// The largest accepted.
+        max: u32,
     },
     /// Too many stop strings.
     #[error("there are {found} stop strings; at most {max} are accepted")]

@@ -41,16 +41,17 @@ mod text;
 
 pub use digest::digest;
 pub use error::Error;
-pub use options::{MAX_PREFILL_BATCH, MAX_STOP_STRING_BYTES, MAX_STOP_STRINGS, SessionOptions};
+pub use options::{MAX_LOGPROBS, MAX_PREFILL_BATCH, MAX_STOP_STRING_BYTES, MAX_STOP_STRINGS, SessionOptions};
 pub use record::{RecordError, SessionRecord};
 pub use step::{FinishReason, Step};
 
 use crate::TokenId;
 use crate::config::Config;
+use crate::grammar::{self, Constraint, Grammar, Vocabulary};
 use crate::model::kv_cache::KvCache;
 use crate::model::{CachePrecision, Forward, Model};
 use crate::profile::{Counter, Profile};
-use crate::sample::Sampler;
+use crate::sample::{Sampler, TokenLogprob};
 use text::Output;
 
 /// One conversation with a model. Dropping it, or [`Session::drop_cache`], loses nothing that a [`SessionRecord`] and
@@ -70,7 +71,11 @@ pub struct Session {
     limit: u32,
     output: Output,
     sampler: Sampler,
+    /// What the tokens have to follow.
+    constraint: Option<Constraint>,
     digests: Vec<u64>,
+    /// For each generated token its own and those of its alternatives.
+    logprobs: Vec<TokenLogprob>,
     finish: Option<FinishReason>,
     work: Work,
 }
@@ -107,13 +112,16 @@ impl Session {
     ///
     /// # Errors
     /// The prompt is empty, does not fit the context or has tokens beyond the vocabulary; or an option has no meaning.
-    pub fn new(model: &Model, prompt: Vec<TokenId>, options: SessionOptions) -> Result<Self, crate::Error> {
+    pub fn new(model: &Model, prompt: Vec<TokenId>, mut options: SessionOptions) -> Result<Self, crate::Error> {
         options.validate()?;
+        // A vocabulary has no more alternatives than tokens.
+        options.logprobs = options.logprobs.map(|count| count.min(model.config.vocab as u32));
         if prompt.is_empty() {
             return Err(Error::EmptyPrompt.into());
         }
         check_tokens(&model.config, &prompt, 0)?;
         let sampler = Sampler::new(options.sampling).map_err(Error::from)?;
+        let constraint = constraint(&options).map_err(Error::from)?;
         Ok(Self {
             config: model.config.clone(),
             generated: 0,
@@ -122,7 +130,9 @@ impl Session {
             tokens: prompt,
             output: Output::default(),
             sampler,
+            constraint,
             digests: Vec::new(),
+            logprobs: Vec::new(),
             finish: None,
             work: Work::new(model, options.kv_cache),
             options,
@@ -144,6 +154,7 @@ impl Session {
             return Err(Error::EmptyPrompt.into());
         }
         check_tokens(&self.config, &tokens, self.tokens.len())?;
+        self.constraint.as_mut().map_or(Ok(()), Constraint::restart).map_err(Error::from)?;
         self.tokens.extend(tokens);
         self.answer_start = self.tokens.len();
         self.limit = max_tokens;
@@ -262,6 +273,12 @@ impl Session {
         &self.digests
     }
 
+    /// With the option `logprobs`: for each generated token, in order, its own log probability, and after it those of the
+    /// likeliest tokens in its place, the likeliest first.
+    pub fn logprobs(&self) -> impl ExactSizeIterator<Item = &[TokenLogprob]> {
+        self.logprobs.chunks(self.options.logprobs_per_token())
+    }
+
     /// Attributes the work of the next steps to stages, by what `counter` says. `None` ends that. Results do not change.
     pub fn set_profile(&mut self, counter: Option<Counter>) {
         self.work.forward.profile_mut().start(counter);
@@ -285,6 +302,12 @@ impl Session {
     fn check_model(&self, model: &Model) -> Result<(), Error> {
         if self.config == model.config { Ok(()) } else { Err(Error::OtherModel) }
     }
+}
+
+/// What the tokens of a session with these options have to follow.
+fn constraint(options: &SessionOptions) -> Result<Option<Constraint>, grammar::Error> {
+    let grammar = options.grammar.as_deref().map(Grammar::parse).transpose()?;
+    grammar.map(Constraint::new).transpose()
 }
 
 /// Checks tokens that are to follow `before` others. One position must be left for a generated token.

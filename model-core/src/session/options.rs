@@ -10,6 +10,8 @@ use crate::sample::Sampling;
 pub const MAX_PREFILL_BATCH: usize = 1024;
 /// Most stop strings.
 pub const MAX_STOP_STRINGS: usize = 64;
+/// Most alternatives whose log probabilities are kept for a token.
+pub const MAX_LOGPROBS: u32 = 20;
 /// Longest stop string in bytes.
 pub const MAX_STOP_STRING_BYTES: usize = 1024;
 
@@ -25,10 +27,14 @@ pub struct SessionOptions {
     pub stop: Vec<String>,
     /// Go on after an end-of-generation token. Default false.
     pub ignore_eos: bool,
+    /// Every answer follows this grammar ([`Grammar`](crate::grammar::Grammar)) from its first token on. Where the grammar
+    /// may end, so may the answer; where nothing can follow, it ends. Default none.
+    pub grammar: Option<String>,
     /// Keep a digest of all logits behind every generated token. Default false.
     pub audit: bool,
-    /// Compute the log probability of every generated token, which costs a pass over the vocabulary. Default false.
-    pub logprobs: bool,
+    /// Keep the log probability of every generated token, and of so many tokens that were likeliest in its place. Costs
+    /// two passes over the vocabulary per token. Default none.
+    pub logprobs: Option<u32>,
     /// Precision of keys and values: decides memory and bits. Default 16 bits.
     pub kv_cache: CachePrecision,
     /// Tokens per batch of the prompt. Changes cost and memory, never results. Default 32.
@@ -42,8 +48,9 @@ impl Default for SessionOptions {
             sampling: Sampling::default(),
             stop: Vec::new(),
             ignore_eos: false,
+            grammar: None,
             audit: false,
-            logprobs: false,
+            logprobs: None,
             kv_cache: CachePrecision::default(),
             prefill_batch: 32,
         }
@@ -51,7 +58,12 @@ impl Default for SessionOptions {
 }
 
 impl SessionOptions {
-    /// Checks every option.
+    /// The token's own log probability, and those of its alternatives.
+    pub(super) fn logprobs_per_token(&self) -> usize {
+        1 + self.logprobs.unwrap_or_default() as usize
+    }
+
+    /// Checks every option but the grammar, which is checked when it is read.
     ///
     /// # Errors
     /// Names the first that has no meaning.
@@ -60,6 +72,9 @@ impl SessionOptions {
         let (found, max) = (self.prefill_batch, MAX_PREFILL_BATCH);
         if !(1..=max).contains(&found) {
             return Err(Error::PrefillBatch { found, max });
+        }
+        if let Some(found) = self.logprobs.filter(|&found| found > MAX_LOGPROBS) {
+            return Err(Error::TooManyLogprobs { found, max: MAX_LOGPROBS });
         }
         let (found, max) = (self.stop.len(), MAX_STOP_STRINGS);
         if found > max {
@@ -92,6 +107,8 @@ mod tests {
             let bad = SessionOptions { prefill_batch, ..SessionOptions::default() };
             assert!(matches!(bad.validate(), Err(Error::PrefillBatch { found, .. }) if found == prefill_batch));
         }
+        let bad = SessionOptions { logprobs: Some(21), ..SessionOptions::default() };
+        assert_eq!(bad.validate(), Err(Error::TooManyLogprobs { found: 21, max: 20 }));
         let bad = SessionOptions { sampling: Sampling { top_p: 2.0, ..Sampling::default() }, ..good };
         assert!(matches!(bad.validate(), Err(Error::Sampling(_))));
     }

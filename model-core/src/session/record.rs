@@ -4,7 +4,7 @@
 //! offset  bytes  content (little endian)
 //!      0      4  magic "ILSR"
 //!      4      2  version, 1
-//!      6      1  flags: 1 ignore_eos, 2 audit, 4 logprobs, 8 keys and values of 8 bits, else 16
+//!      6      1  flags: 1 ignore_eos, 2 audit, 4 logprobs, 8 keys and values of 8 bits, else 16, 16 a grammar
 //!      7      1  finish reason: 0 none, 1 end of generation, 2 stop string, 3 length, 4 context full, 5 cancelled
 //!      8      4  max_tokens as given                 u32
 //!     12      4  most tokens of the present answer   u32
@@ -28,15 +28,17 @@
 //!                text held back:          length u32, UTF-8
 //!                incomplete character:    length u32, at most 3 bytes
 //!                stop strings: count u32, for each length u32, UTF-8
+//!                grammar, if there is one: length u32, UTF-8
+//!                log probabilities, if they are kept: alternatives u32, count u32, token u32 and f32 each
 //! ```
 //!
 //! Nothing follows. Records come from storage that others may have written, so every field is checked.
 
 use super::text::Output;
-use super::{Error, FinishReason, Session, SessionOptions, Work, check_room, check_vocabulary};
+use super::{Error, FinishReason, Session, SessionOptions, Work, check_room, check_vocabulary, constraint};
 use crate::TokenId;
 use crate::model::{CachePrecision, Model};
-use crate::sample::{Sampler, Sampling};
+use crate::sample::{Sampler, Sampling, TokenLogprob};
 
 const MAGIC: [u8; 4] = *b"ILSR";
 const VERSION: u16 = 1;
@@ -91,6 +93,7 @@ pub struct SessionRecord {
     limit: u32,
     rng_state: u64,
     digests: Vec<u64>,
+    logprobs: Vec<TokenLogprob>,
     finish: Option<FinishReason>,
     output: Output,
 }
@@ -106,6 +109,7 @@ impl Session {
             limit: self.limit,
             rng_state: self.sampler.rng_state(),
             digests: self.digests.clone(),
+            logprobs: self.logprobs.clone(),
             finish: self.finish,
             output: self.output.clone(),
         }
@@ -120,6 +124,8 @@ impl Session {
         check_vocabulary(&model.config, &record.tokens, 0)?;
         check_room(&model.config, record.tokens.len() + usize::from(record.finish.is_none()))?;
         let sampler = Sampler::resume(record.options.sampling, record.rng_state).map_err(Error::from)?;
+        // It takes in the tokens of the answer again before the next token is sampled.
+        let constraint = constraint(&record.options).map_err(Error::from)?;
         Ok(Self {
             config: model.config.clone(),
             tokens: record.tokens,
@@ -128,7 +134,9 @@ impl Session {
             limit: record.limit,
             output: record.output,
             sampler,
+            constraint,
             digests: record.digests,
+            logprobs: record.logprobs,
             finish: record.finish,
             work: Work::new(model, record.options.kv_cache),
             options: record.options,
@@ -170,6 +178,11 @@ impl SessionRecord {
         &self.digests
     }
 
+    /// See [`Session::logprobs`].
+    pub fn logprobs(&self) -> impl ExactSizeIterator<Item = &[TokenLogprob]> {
+        self.logprobs.chunks(self.options.logprobs_per_token())
+    }
+
     /// See [`Session::finish_reason`].
     pub fn finish_reason(&self) -> Option<FinishReason> {
         self.finish
@@ -191,7 +204,8 @@ impl SessionRecord {
         bytes.extend_from_slice(&VERSION.to_le_bytes());
         let options = &self.options;
         let narrow = options.kv_cache == CachePrecision::Bits8;
-        let flags = [options.ignore_eos, options.audit, options.logprobs, narrow];
+        let (logprobs, grammar) = (options.logprobs.is_some(), options.grammar.is_some());
+        let flags = [options.ignore_eos, options.audit, logprobs, narrow, grammar];
         bytes.push(flags.iter().enumerate().map(|(bit, &flag)| u8::from(flag) << bit).sum());
         bytes.push(REASONS.iter().position(|&reason| reason == self.finish).unwrap_or_default() as u8);
         let sampling = options.sampling.to_words();
@@ -207,7 +221,12 @@ impl SessionRecord {
         push_string(&mut bytes, self.output.held().as_bytes());
         push_string(&mut bytes, self.output.pending());
         bytes.extend_from_slice(&(options.stop.len() as u32).to_le_bytes());
-        options.stop.iter().for_each(|stop| push_string(&mut bytes, stop.as_bytes()));
+        options.stop.iter().chain(&options.grammar).for_each(|text| push_string(&mut bytes, text.as_bytes()));
+        if let Some(alternatives) = options.logprobs {
+            bytes.extend([alternatives, self.logprobs.len() as u32].into_iter().flat_map(u32::to_le_bytes));
+            let words = self.logprobs.iter().flat_map(|token| [token.id, token.logprob.to_bits()]);
+            bytes.extend(words.flat_map(u32::to_le_bytes));
+        }
         bytes
     }
 
@@ -231,6 +250,10 @@ impl SessionRecord {
         }
     }
 
+    fn logprobs_expected(&self) -> usize {
+        self.options.logprobs.map_or(0, |_| self.generated * self.options.logprobs_per_token())
+    }
+
     /// Checks what fields must have in common.
     fn checked(self) -> Result<Self, RecordError> {
         let tokens = self.tokens.len();
@@ -243,6 +266,7 @@ impl SessionRecord {
                 self.answer_start <= tokens && self.answer_start >= tokens - self.generated && self.answer_start > 0,
             ),
             ("the count of digests", self.digests.len() == if self.options.audit { self.generated } else { 0 }),
+            ("the count of log probabilities", self.logprobs.len() == self.logprobs_expected()),
             ("the index of the answer's text", self.output.text().is_char_boundary(self.output.answer_start())),
             ("the text held back", self.finish.is_none() || self.output.held().is_empty()),
         ];
@@ -298,7 +322,7 @@ impl<'a> Reader<'a> {
 
     fn record(&mut self) -> Result<SessionRecord, RecordError> {
         let [flags, reason] = self.array("the flags")?;
-        if flags > 15 {
+        if flags > 31 {
             return Err(RecordError::Impossible { field: "the flags" });
         }
         let finish = REASONS.get(usize::from(reason)).copied();
@@ -311,18 +335,44 @@ impl<'a> Reader<'a> {
         let tokens = self.items("the tokens", u32::from_le_bytes)?;
         let digests = self.items("the digests", u64::from_le_bytes)?;
         let output = self.output(text_start as usize)?;
-        let options = SessionOptions {
+        let mut options = SessionOptions {
             max_tokens,
             sampling,
             stop: self.stop_strings()?,
             ignore_eos: flags & 1 != 0,
             audit: flags & 2 != 0,
-            logprobs: flags & 4 != 0,
             kv_cache: if flags & 8 != 0 { CachePrecision::Bits8 } else { CachePrecision::Bits16 },
+            grammar: if flags & 16 != 0 { Some(self.string("the grammar")?) } else { None },
+            logprobs: None,
             prefill_batch: prefill_batch as usize,
         };
+        let mut logprobs = Vec::new();
+        if flags & 4 != 0 {
+            (options.logprobs, logprobs) = self.logprobs()?;
+        }
         let (generated, answer_start) = (generated as usize, answer_start as usize);
-        Ok(SessionRecord { options, tokens, generated, answer_start, limit, rng_state, digests, finish, output })
+        Ok(SessionRecord {
+            options,
+            tokens,
+            generated,
+            answer_start,
+            limit,
+            rng_state,
+            digests,
+            logprobs,
+            finish,
+            output,
+        })
+    }
+
+    /// How many alternatives there are, and all log probabilities.
+    fn logprobs(&mut self) -> Result<(Option<u32>, Vec<TokenLogprob>), RecordError> {
+        let alternatives = self.u32("the log probabilities")?;
+        let logprobs = self.items("the log probabilities", |bytes: [u8; 8]| {
+            let word = u64::from_le_bytes(bytes);
+            TokenLogprob { id: word as u32, logprob: f32::from_bits((word >> 32) as u32) }
+        })?;
+        Ok((Some(alternatives), logprobs))
     }
 
     fn words<const N: usize>(&mut self, field: &'static str) -> Result<[u32; N], RecordError> {

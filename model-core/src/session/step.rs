@@ -2,17 +2,17 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Phase, Session, digest};
+use super::{Constraint, Phase, Session, SessionOptions, Vocabulary, digest};
 use crate::budget::Budget;
 use crate::model::Model;
 use crate::profile::Stage;
-use crate::sample::log_probability;
+use crate::sample::log_probabilities;
 use crate::{Error, TokenId};
 
 /// Why a session is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FinishReason {
-    /// The model sampled an end-of-generation token.
+    /// The model sampled an end-of-generation token, or reached the end of the session's grammar.
     EndOfGeneration,
     /// A stop string appeared.
     StopString,
@@ -42,6 +42,7 @@ pub enum Step {
         /// All pieces joined are [`Session::text`].
         piece: String,
         /// Natural logarithm of its probability under the model's own logits, with the option `logprobs`.
+        /// [`Session::logprobs`] has its alternatives too.
         logprob: Option<f32>,
     },
     /// The session is over.
@@ -76,6 +77,9 @@ impl Session {
 
     fn unit(&mut self, model: &Model) -> Result<Option<Step>, Error> {
         self.profile().mark(Stage::Cursor);
+        if self.catch_up(model)? {
+            return Ok(None);
+        }
         match self.work.phase {
             Phase::Batch => {
                 self.begin_batch(model)?;
@@ -125,14 +129,19 @@ impl Session {
             self.finish = Some(FinishReason::Length);
             return Ok(None);
         }
-        let id = self.sampler.sample(&mut work.logits, &self.tokens);
+        let id = self.choose(model)?;
+        let work = &mut self.work;
         work.forward.profile().mark(Stage::Sampler);
         // An embedding may have more rows than there are tokens; those have no text.
         let bytes = model.tokenizer.token_bytes(id).unwrap_or_default();
         if self.options.audit {
             self.digests.push(digest(&work.logits));
         }
-        let logprob = self.options.logprobs.then(|| log_probability(&work.logits, id));
+        let logprob = self.options.logprobs.and_then(|alternatives| {
+            let start = self.logprobs.len();
+            log_probabilities(&work.logits, id, alternatives as usize, &mut self.logprobs);
+            self.logprobs.get(start).map(|own| own.logprob)
+        });
         work.phase = Phase::Batch;
         self.tokens.push(id);
         self.generated += 1;
@@ -141,14 +150,38 @@ impl Session {
         Ok(Some(Step::Token { id, piece, logprob }))
     }
 
+    /// Takes a part of the answer that the grammar has not seen, as after a restore. Returns whether there was one.
+    fn catch_up(&mut self, model: &Model) -> Result<bool, super::Error> {
+        let Some(constraint) = &mut self.constraint else { return Ok(false) };
+        let answer = self.tokens.get(self.answer_start..).unwrap_or_default();
+        Ok(constraint.catch_up(vocabulary(model, &self.options), answer)?)
+    }
+
+    /// A token by the sampler. Only if the grammar refuses it all others are looked through, since most choices fit.
+    fn choose(&mut self, model: &Model) -> Result<TokenId, super::Error> {
+        let logits = &mut self.work.logits;
+        let id = self.sampler.sample(logits, &self.tokens);
+        let Some(constraint) = &mut self.constraint else { return Ok(id) };
+        let vocabulary = vocabulary(model, &self.options);
+        if constraint.accept(vocabulary, id)? {
+            return Ok(id);
+        }
+        let allowed = constraint.allowed(vocabulary, model.token_order())?;
+        let id = self.sampler.sample_among(logits, &self.tokens, &allowed);
+        constraint.accept(vocabulary, id)?;
+        Ok(id)
+    }
+
     /// Takes a token into the text and decides whether it was the last.
     fn accept(&mut self, model: &Model, id: TokenId, bytes: &[u8]) -> String {
-        let ends = !self.options.ignore_eos && model.tokenizer.end_of_generation().contains(&id);
+        let ends = ends(model, &self.options).contains(&id);
         let (mut piece, stopped) = if ends { Default::default() } else { self.output.push(bytes, &self.options.stop) };
         self.finish = if ends {
             Some(FinishReason::EndOfGeneration)
         } else if stopped {
             Some(FinishReason::StopString)
+        } else if self.constraint.as_ref().is_some_and(Constraint::must_end) {
+            Some(FinishReason::EndOfGeneration)
         } else if self.generated().len() >= self.limit as usize {
             Some(FinishReason::Length)
         } else if self.tokens.len() >= self.config.context_length {
@@ -161,4 +194,13 @@ impl Session {
         }
         piece
     }
+}
+
+/// Tokens that end an answer.
+fn ends<'m>(model: &'m Model, options: &SessionOptions) -> &'m [TokenId] {
+    if options.ignore_eos { &[] } else { model.tokenizer.end_of_generation() }
+}
+
+fn vocabulary<'m>(model: &'m Model, options: &SessionOptions) -> Vocabulary<'m> {
+    Vocabulary { tokenizer: &model.tokenizer, ends: ends(model, options) }
 }

@@ -37,6 +37,7 @@ fn call(canister: &mut Canister, caller: Principal, method: &str, session_id: u6
         "session_output" => service.session_output(SessionOutputArg { session_id, from: 0 }).map(drop),
         "session_tokens" => service.session_tokens(page).map(drop),
         "session_digests" => service.session_digests(page).map(drop),
+        "session_logprobs" => service.session_logprobs(page).map(drop),
         "session_logits" => service.session_logits(id).map(drop),
         "session_list" => service.session_list(SessionListArg::default()).map(drop),
         "session_list all" => service.session_list(SessionListArg { all: Some(true), ..Default::default() }).map(drop),
@@ -77,7 +78,7 @@ fn every_method_admits_exactly_the_roles_it_documents() {
     {
         assert_eq!(matrix(Anyone, method), operator, "{method}");
     }
-    for method in ["session_output", "session_tokens", "session_digests", "session_logits"] {
+    for method in ["session_output", "session_tokens", "session_digests", "session_logprobs", "session_logits"] {
         assert_eq!(matrix(Anyone, method), ["none", "none", "pass", "none", "none"], "{method}");
         assert_eq!(matrix(Controllers, method), ["none", "none", "pass", "none", "none"], "{method}");
     }
