@@ -1,5 +1,5 @@
-//! Token ids equal to those of the Hugging Face `tokenizers` library, on vectors written by
-//! `scripts/golden/tokenizer_vectors.py`.
+//! Token ids equal to those of the Hugging Face `tokenizers` library and of `sentencepiece`, on vectors written by
+//! `scripts/golden/tokenizer_vectors.py` and `scripts/golden/sentencepiece_vectors.py`.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a golden file that cannot be read must fail the test")]
 
@@ -36,11 +36,13 @@ fn strings(value: &Value) -> Array {
     Array::String(value.as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect())
 }
 
-fn metadata(model: &str, golden: &Value) -> Metadata {
+/// The vocabulary in the fields that end in `suffix`.
+fn metadata(model: &str, golden: &Value, suffix: &str) -> Metadata {
     let mut meta = Metadata::default();
     meta.insert(keys::TOKENIZER_MODEL, model);
-    meta.insert(keys::TOKENS, strings(&golden["tokens"]));
-    let types = golden["token_types"].as_array().unwrap().iter().map(|kind| kind.as_i64().unwrap() as i32);
+    meta.insert(keys::TOKENS, strings(&golden[format!("tokens{suffix}")]));
+    let types = golden[format!("token_types{suffix}")].as_array().unwrap().iter();
+    let types = types.map(|kind| kind.as_i64().unwrap() as i32);
     meta.insert(keys::TOKEN_TYPES, Array::I32(types.collect()));
     meta
 }
@@ -64,18 +66,22 @@ fn smollm2_gives_the_ids_of_hugging_face() {
 #[test]
 fn every_pre_tokenizer_gives_the_ids_of_hugging_face() {
     let golden = golden("tokenizer_bytelevel.json");
-    for name in ["default", "gpt-2", "smollm", "llama-bpe", "qwen2"] {
-        let mut meta = metadata("gpt2", &golden);
-        meta.insert(keys::TOKENIZER_PRE, name);
-        meta.insert(keys::MERGES, strings(&golden["merges"]));
-        let checked = check(name, &Tokenizer::from_gguf(&meta).unwrap(), &golden[format!("cases {name}")]);
-        assert!(checked >= 200, "only {checked} strings for {name}");
+    for (name, names) in Tokenizer::supported().filter_map(|(_, names)| Some((*names.first()?, names))) {
+        for same in names {
+            let mut meta = metadata("gpt2", &golden, "");
+            meta.insert(keys::TOKENIZER_PRE, *same);
+            meta.insert(keys::MERGES, strings(&golden["merges"]));
+            let checked = check(same, &Tokenizer::from_gguf(&meta).unwrap(), &golden[format!("cases {name}")]);
+            assert!(checked >= 200, "only {checked} strings for {same}");
+        }
     }
 }
 
-fn sentence_piece(golden: &Value) -> Metadata {
-    let mut meta = metadata("llama", golden);
-    let scores = golden["scores"].as_array().unwrap().iter().map(|score| score.as_f64().unwrap() as f32);
+/// The vocabulary in the fields that end in `suffix`.
+fn sentence_piece(golden: &Value, suffix: &str) -> Metadata {
+    let mut meta = metadata("llama", golden, suffix);
+    let scores =
+        golden[format!("scores{suffix}")].as_array().unwrap().iter().map(|score| score.as_f64().unwrap() as f32);
     meta.insert(keys::SCORES, Array::F32(scores.collect()));
     meta
 }
@@ -83,12 +89,68 @@ fn sentence_piece(golden: &Value) -> Metadata {
 #[test]
 fn sentence_piece_gives_the_ids_of_hugging_face() {
     let golden = golden("tokenizer_sentencepiece.json");
-    let mut meta = sentence_piece(&golden);
+    let mut meta = sentence_piece(&golden, "");
     let tokenizer = Tokenizer::from_gguf(&meta).unwrap();
     assert!(check("with space prefix", &tokenizer, &golden["cases"]) >= 300);
     meta.insert(keys::ADD_SPACE_PREFIX, false);
     let tokenizer = Tokenizer::from_gguf(&meta).unwrap();
     assert!(check("without space prefix", &tokenizer, &golden["cases without space prefix"]) >= 80);
+}
+
+#[test]
+fn sentence_piece_gives_its_own_ids() {
+    let golden = golden("tokenizer_sentencepiece_models.json");
+    let mut meta = sentence_piece(&golden, " llama2");
+    assert!(check("Llama 2", &Tokenizer::from_gguf(&meta).unwrap(), &golden["cases llama2"]) >= 300);
+    meta = sentence_piece(&golden, " gemma");
+    meta.insert(keys::ADD_SPACE_PREFIX, false);
+    assert!(check("Gemma", &Tokenizer::from_gguf(&meta).unwrap(), &golden["cases gemma"]) >= 300);
+}
+
+/// llama.cpp's converter writes user-defined tokens with spaces, but did not always.
+#[test]
+fn user_defined_tokens_may_be_spelled_with_visible_spaces() {
+    let mut golden = golden("tokenizer_sentencepiece_models.json");
+    let user_defined: Vec<bool> =
+        golden["token_types gemma"].as_array().unwrap().iter().map(|kind| kind.as_i64() == Some(4)).collect();
+    let mut changed = 0;
+    for (token, user_defined) in golden["tokens gemma"].as_array_mut().unwrap().iter_mut().zip(user_defined) {
+        let text = token.as_str().unwrap();
+        if user_defined && text.contains(' ') {
+            *token = text.replace(' ', "\u{2581}").into();
+            changed += 1;
+        }
+    }
+    assert_eq!(changed, 7);
+    let mut meta = sentence_piece(&golden, " gemma");
+    meta.insert(keys::ADD_SPACE_PREFIX, false);
+    check("Gemma", &Tokenizer::from_gguf(&meta).unwrap(), &golden["cases gemma"]);
+}
+
+#[test]
+fn the_special_tokens_of_phi_3_swallow_white_space() {
+    let mut golden = golden("tokenizer_sentencepiece.json");
+    for (key, added) in [("token_types", 3.into()), ("scores", 0.0.into())] {
+        golden[key].as_array_mut().unwrap().extend(vec![added; 4]);
+    }
+    let special = ["<|endoftext|>", "<|assistant|>", "<|user|>", "<|end|>"];
+    golden["tokens"].as_array_mut().unwrap().extend(special.map(Value::from));
+    let meta = sentence_piece(&golden, "");
+    for (key, value) in [(keys::NAME, "Phi3"), (keys::NAME, "Phi-3 mini"), (keys::ARCHITECTURE, "phi3")] {
+        let mut meta = meta.clone();
+        meta.insert(key, value);
+        assert!(check(value, &Tokenizer::from_gguf(&meta).unwrap(), &golden["cases phi-3"]) >= 80);
+    }
+    let text = "<|end|> \na";
+    let ids = |meta: &Metadata| {
+        let options = EncodeOptions { parse_special: true, add_bos: false };
+        Tokenizer::from_gguf(meta).unwrap().encode(text, options).unwrap()
+    };
+    let mut other = meta.clone();
+    other.insert(keys::NAME, "Llama 2");
+    assert_eq!(ids(&other).len(), ids(&meta).len());
+    other.insert(keys::NAME, "Phi3");
+    assert!(ids(&other).len() < ids(&meta).len());
 }
 
 #[test]

@@ -4,7 +4,7 @@
 
 use model_core::TokenId;
 use model_core::gguf::{Array, Metadata, Value, keys};
-use model_core::tokenizer::{EncodeOptions, Error, Tokenizer};
+use model_core::tokenizer::{EncodeOptions, Error, TokenKind, Tokenizer};
 
 /// A byte-level vocabulary: `a`, `b`, `ab`, a control token and a user-defined one.
 fn byte_level() -> Metadata {
@@ -78,8 +78,8 @@ fn missing_arrays_and_wrong_types_are_named() {
 #[test]
 fn unsupported_kinds_are_refused_with_the_supported_ones() {
     assert_refused!(with(byte_level(), keys::TOKENIZER_MODEL, "t5"), Error::UnsupportedModel { .. }, "gpt2, llama");
-    let refused = with(byte_level(), keys::TOKENIZER_PRE, "tekken");
-    assert_refused!(refused, Error::UnsupportedPreTokenizer { .. }, "default, gpt-2, llama-bpe");
+    let refused = with(byte_level(), keys::TOKENIZER_PRE, "bloom");
+    assert_refused!(refused, Error::UnsupportedPreTokenizer { .. }, "default, gpt-2");
 }
 
 #[test]
@@ -94,13 +94,32 @@ fn arrays_of_other_lengths_are_refused() {
 #[test]
 fn malformed_tokens_are_refused_by_id() {
     let with_token = |text: &[u8]| with(byte_level(), keys::TOKENS, strings(&[&b"a"[..], b"b", b"ab", b"<end>", text]));
-    assert_refused!(with_token(b""), Error::EmptyToken { id: 4 }, "token 4");
     assert_refused!(with_token(b"\xff\xfe"), Error::TokenNotUtf8 { id: 4 }, "token 4");
     let duplicate = with(byte_level(), keys::TOKENS, strings(&["a", "a", "ab", "<end>", "<user>"]));
     assert_refused!(duplicate, Error::DuplicateToken { first: 0, second: 1, .. }, "`a`");
     assert_refused!(with_token(b"<end>"), Error::DuplicateToken { first: 3, second: 4, .. }, "`<end>`");
     let twice = with(sentence_piece(), keys::TOKENS, strings(&["<unk>", "<s>", "</s>", "a", "a", "b"]));
     assert_refused!(twice, Error::DuplicateToken { first: 3, second: 4, .. }, "`a`");
+}
+
+#[test]
+fn tokens_without_a_spelling_are_unused() {
+    let meta = with(byte_level(), keys::TOKENS, strings(&["a", "b", "ab", "", ""])).unwrap();
+    assert_eq!([3, 4].map(|id| meta.token_kind(id).unwrap()), [TokenKind::Unused; 2]);
+    assert_eq!(meta.encode("ab", EncodeOptions::default()).unwrap(), [2]);
+}
+
+/// Text must not end an answer, and files that forgot to say so are about.
+#[test]
+fn tokens_that_end_answers_are_control_tokens_whatever_the_file_says() {
+    for kind in [1, 4] {
+        let mut meta = byte_level();
+        meta.insert(keys::TOKENS, strings(&["a", "b", "ab", "<|im_end|>", "</s>"]));
+        let tokenizer = with(meta, keys::TOKEN_TYPES, Array::I32(vec![1, 1, 1, kind, kind])).unwrap();
+        assert!(tokenizer.is_control(3) && !tokenizer.is_control(4));
+        assert_eq!(tokenizer.end_of_generation(), [3]);
+        assert!(!tokenizer.encode("<|im_end|>", EncodeOptions::default()).unwrap().contains(&3));
+    }
 }
 
 #[test]

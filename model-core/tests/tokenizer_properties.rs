@@ -129,7 +129,7 @@ fn eos_is_added_where_the_model_wants_it() {
 fn every_role_in_the_file_ends_a_generation() {
     let text = |id: &TokenId| SMOLLM2.token_text(*id).unwrap();
     let ends: Vec<_> = SMOLLM2.end_of_generation().iter().map(text).collect();
-    assert_eq!(ends, ["<|endoftext|>", "<|im_end|>"]);
+    assert_eq!(ends, ["<|endoftext|>", "<|im_end|>", "<reponame>"]);
     let bytes = TinyLlama::default().build();
     let mut file = File::read(&bytes).unwrap();
     for (key, id) in [(keys::EOS_ID, 10u32), (keys::EOT_ID, 11), (keys::EOM_ID, 12)] {

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Golden vectors for model-core's tokenizers, from the Hugging Face `tokenizers` library.
+"""Golden vectors for model-core's tokenizers, from the Hugging Face `tokenizers` library, with llama.cpp as a second opinion.
 
-Needs: pip install tokenizers==0.23.3 gguf
+Needs: pip install tokenizers==0.23.3 llama-cpp-python==0.3.36 gguf==0.19.0
 Usage: scripts/golden/tokenizer_vectors.py [--model models/SmolLM2-135M-Instruct.Q4_1.gguf]
 Writes model-core/tests/golden/tokenizer_{smollm2,bytelevel,sentencepiece}.json, the same bytes each time.
 """
@@ -9,9 +9,11 @@ Writes model-core/tests/golden/tokenizer_{smollm2,bytelevel,sentencepiece}.json,
 import argparse
 import json
 import random
+import unicodedata
 from pathlib import Path
 
 import gguf
+from llama_opinion import LlamaCpp
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -20,6 +22,13 @@ OUT = ROOT / "model-core/tests/golden"
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 LLAMA3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 QWEN2 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+
+CASED = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+TEKKEN = (r"[^\r\n\p{L}\p{N}]?%s*%s+|[^\r\n\p{L}\p{N}]?%s+%s*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+          % (CASED * 2))
+GPT4O = (r"[^\r\n\p{L}\p{N}]?%s*%s+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?%s+%s*(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+         r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+" % (CASED * 2))
+SEED_CODER = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1}| ?[^\s\p{L}\p{N}\r\n]+|\s*[\r\n]+|\s+(?!\S)|\s+"
 
 SENTENCES = [
     "The quick brown fox jumps over the lazy dog.",
@@ -56,6 +65,9 @@ SENTENCES = [
     "0 1 12 123 1234 12345 3.14159 1,000,000 0x1F 1e-9 2024-02-29T23:59:60Z",
     "AbCdEfGhIjKl snake_case camelCase PascalCase kebab-case SCREAMING_CASE",
     "!!! ??? ... --- === ### $$$ %%% ^^^ &&& *** (((()))) [[]] {{}} <<>> ~~ `` || \\\\ //",
+    "iOS macOS McDonald's O'NEILL'S ÉCOLE École écolE ǅungla ΣΊΣΥΦΟΣ straßE ａＢｃ İstanbul ıI // a/b/\n/c /\n\n/",
+    "a" * 300, "ab" * 150, "aA" * 40, " " * 70 + "x", "\n" * 40 + "x", " \n\t" * 20, "1234567890" * 8, "।" * 9 + "क्षि" * 9,
+    "\u0000\u0001\u0002\u001f\u007f\u0080\ufffd\uffff\U0010ffff\ue000",
 ]
 WHITESPACE = ["", " ", "  ", "   ", "    ", "\t", "\n", "\n\n", "\r\n", "\r\n\r\n", " \n", "\n ", "\t\t ", "\u00a0",
               "\u2003", "\u3000", "\u200b", "\u2028", "\x0b\x0c", "\x85", "        ", " " * 17, "\n" * 5, "\ufeff"]
@@ -123,9 +135,9 @@ def cases(tokenizer, texts):
     return rows
 
 
-def write(name, document):
+def write(name, document, made_by="scripts/golden/tokenizer_vectors.py, Hugging Face tokenizers"):
     """One case per line, so that differences can be read."""
-    document = {"made_by": "scripts/golden/tokenizer_vectors.py, Hugging Face tokenizers", **document}
+    document = {"made_by": made_by, **document}
     lines = []
     for key, value in document.items():
         if key.startswith("cases"):
@@ -141,15 +153,32 @@ def write(name, document):
 def pre_tokenizer(name):
     split = lambda pattern: pre_tokenizers.Split(Regex(pattern), "isolated")
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    gpt2 = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    digits = pre_tokenizers.Digits(individual_digits=True)
     steps = {
         "default": [split(r"[\p{P}\$\+<=>\^~\|]+"), split(GPT2), split(r"\p{N}+"), split("[0-9][0-9][0-9]"), byte_level],
-        "gpt-2": [pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)],
-        "smollm": [pre_tokenizers.Digits(individual_digits=True),
-                   pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)],
+        "gpt-2": [gpt2],
+        "smollm": [digits, gpt2],
         "llama-bpe": [split(LLAMA3), byte_level],
+        "dbrx": [split(LLAMA3), byte_level],
         "qwen2": [split(QWEN2), byte_level],
+        "deepseek-r1-qwen": [split(QWEN2), byte_level],
+        "tekken": [split(TEKKEN), byte_level],
+        "gpt-4o": [split(GPT4O), byte_level],
+        "seed-coder": [split(SEED_CODER), byte_level],
+        "deepseek-coder": [split("[\r\n]"), split(r"\s?\p{L}+"), split(r"\s?\p{P}+"), split("[一-龥ࠀ-一가-퟿]+"), digits,
+                           byte_level],
     }
     return pre_tokenizers.Sequence(steps[name])
+
+
+def may_differ(name, text):
+    """Where llama.cpp is known to cut otherwise than the model's own tokenizer."""
+    if name == "qwen2":  # llama.cpp does not compose characters
+        return unicodedata.normalize("NFC", text) != text
+    if name in ["tekken", "gpt-4o"]:  # llama.cpp takes letters beyond ASCII for both cases and marks for none
+        return any(character > "\x7f" and unicodedata.category(character)[0] in "LM" for character in text)
+    return False
 
 
 def smollm2(model):
@@ -186,8 +215,9 @@ def byte_level():
         "token_types": [1] * len(vocab) + [3] * len(special) + [4] * len(user_defined),
         "merges": [" ".join(merge) for merge in merges],
     }
-    for name in ["default", "gpt-2", "smollm", "llama-bpe", "qwen2"]:
-        whole = name == "llama-bpe"
+    for name in ["default", "gpt-2", "smollm", "llama-bpe", "qwen2", "dbrx", "deepseek-r1-qwen", "tekken", "gpt-4o",
+                 "seed-coder", "deepseek-coder"]:
+        whole = name in ["llama-bpe", "tekken"]
         tokenizer = Tokenizer(models.BPE(vocab=model["vocab"], merges=merges, ignore_merges=whole))
         tokenizer.pre_tokenizer = pre_tokenizer(name)
         tokenizer.decoder = decoders.ByteLevel()
@@ -195,6 +225,8 @@ def byte_level():
             tokenizer.normalizer = normalizers.NFC()
         tokenizer.add_tokens(added)
         document[f"cases {name}"] = cases(tokenizer, strings(220, 3))
+        llama = LlamaCpp("gpt2", document, pre=name, add_bos_token=False)
+        llama.compare(name, document[f"cases {name}"], lambda text: may_differ(name, text))
         if name == "llama-bpe":
             document["json"] = json.loads(tokenizer.to_str())
     write("tokenizer_bytelevel.json", document)
@@ -230,9 +262,28 @@ def sentence_piece():
     texts = strings(320, 5)
     document = {"tokens": tokens, "token_types": types, "scores": scores, "json": json.loads(tokenizer.to_str()),
                 "cases": cases(tokenizer, texts)}
+    LlamaCpp("llama", document).compare("SentencePiece", document["cases"])
+    document["cases phi-3"] = phi3(tokenizer, document)
     tokenizer.normalizer = normalizers.Replace(" ", "▁")
     document["cases without space prefix"] = cases(tokenizer, texts[::4])
+    LlamaCpp("llama", document, add_space_prefix=False).compare("no prefix", document["cases without space prefix"])
     write("tokenizer_sentencepiece.json", document)
+
+
+def phi3(tokenizer, document):
+    """The same vocabulary with Phi-3's special tokens, most of which swallow the white space after them."""
+    tokenizer = Tokenizer.from_str(tokenizer.to_str())
+    special = ["<|endoftext|>", "<|assistant|>", "<|user|>", "<|end|>"]
+    tokenizer.add_special_tokens([AddedToken(text, normalized=False, special=True, rstrip=text in ["</s>"] + special[1:])
+                                  for text in ["<s>", "<unk>", "</s>"] + special])
+    texts = ["<|user|>\nHello<|end|>\n<|assistant|>\n", "<|user|>  a<|end|> \t\u3000\u00a0b <|end|> ", "<s> \n a</s> \n b",
+             "<unk>  a <|endoftext|>\n\nb", "<|end|><|end|>\n\n<|end|>", "<|end|>\n", "a<|assistant|> <|user", "<|user|>é\n "]
+    phi3 = {**document, "tokens": document["tokens"] + special, "token_types": document["token_types"] + [3] * 4,
+            "scores": document["scores"] + [0.0] * 4}
+    rows = cases(tokenizer, texts + strings(80, 6))
+    # llama.cpp's white space is ASCII's.
+    LlamaCpp("llama", phi3, name="Phi3").compare("phi-3", rows, lambda text: "\u3000" in text)
+    return rows
 
 
 def main():

@@ -133,7 +133,7 @@ impl MergeReader<'_> {
 
     /// For a merge with a piece that text never reaches by merging: an error unless that is a special token.
     fn unmatched<T>(&self, rank: usize, piece: &[u8]) -> Result<Option<T>, Error> {
-        match self.special.find(self.vocabulary, piece) {
+        match self.special.find(piece) {
             Some(_) => Ok(None),
             None => Err(Error::UnknownMergePiece { rank, piece: shorten(&String::from_utf8_lossy(piece)) }),
         }

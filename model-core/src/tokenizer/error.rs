@@ -15,7 +15,7 @@ pub enum Error {
         /// The file's value.
         found: String,
         /// All supported values.
-        supported: &'static str,
+        supported: String,
     },
     /// `tokenizer.ggml.pre` names a pre-tokenizer that is not supported.
     #[error(
@@ -52,12 +52,6 @@ pub enum Error {
     /// A token's spelling is not UTF-8.
     #[error("token {id} is not valid UTF-8; the file is damaged, convert it again")]
     TokenNotUtf8 {
-        /// The token.
-        id: TokenId,
-    },
-    /// A token has no spelling.
-    #[error("token {id} is empty; the file is damaged, convert it again")]
-    EmptyToken {
         /// The token.
         id: TokenId,
     },

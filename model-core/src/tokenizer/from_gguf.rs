@@ -1,10 +1,12 @@
 //! GGUF metadata to a tokenizer. Checks everything the file says: lengths, ids, kinds, merges.
 
+use std::borrow::Cow;
+
 use super::bpe::Bpe;
 use super::pre::PreTokenizer;
-use super::special::{SpecialTokens, end_of_generation};
+use super::special::{SpecialTokens, end_of_generation, must_be_control};
 use super::spm::SentencePiece;
-use super::vocab::{Spelling, TokenKind, Vocabulary, parse_byte};
+use super::vocab::{Spelling, TokenKind, VISIBLE_SPACE, Vocabulary, parse_byte};
 use super::{Engine, Error, Tokenizer};
 use crate::TokenId;
 use crate::gguf::{Metadata, keys};
@@ -12,15 +14,28 @@ use crate::gguf::{Metadata, keys};
 /// Tokens accepted: far above any real vocabulary, far below what ids could not number.
 pub(super) const MAX_TOKENS: usize = 1 << 24;
 
-/// The values of `tokenizer.ggml.model` that are understood.
-const SUPPORTED_MODELS: &str = "gpt2, llama";
+/// Values of `tokenizer.ggml.model`.
+const BYTE_LEVEL: &str = "gpt2";
+const SENTENCE_PIECE: &str = "llama";
+
+/// Special tokens of Phi-3 after which white space stays.
+const PHI3_KEEPING: &[&str] = &["<unk>", "<s>", "<|endoftext|>"];
 
 pub(super) fn build(meta: &Metadata) -> Result<Tokenizer, Error> {
     match meta.str(keys::TOKENIZER_MODEL)? {
-        "gpt2" => byte_level(meta),
-        "llama" => sentence_piece(meta),
-        other => Err(Error::UnsupportedModel { found: super::error::shorten(other), supported: SUPPORTED_MODELS }),
+        BYTE_LEVEL => byte_level(meta),
+        SENTENCE_PIECE => sentence_piece(meta),
+        other => Err(Error::UnsupportedModel {
+            found: super::error::shorten(other),
+            supported: format!("{BYTE_LEVEL}, {SENTENCE_PIECE}"),
+        }),
     }
+}
+
+/// Every kind of tokenizer that a GGUF file can name: the value of `tokenizer.ggml.model`, and those of
+/// `tokenizer.ggml.pre` that mean the same there (none where it does not matter).
+pub(super) fn supported() -> impl Iterator<Item = (&'static str, &'static [&'static str])> {
+    super::pre::names().map(|names| (BYTE_LEVEL, names)).chain([(SENTENCE_PIECE, &[][..])])
 }
 
 fn byte_level(meta: &Metadata) -> Result<Tokenizer, Error> {
@@ -38,13 +53,25 @@ fn sentence_piece(meta: &Metadata) -> Result<Tokenizer, Error> {
     let vocab_size = vocab_size(meta)?;
     let ids = SpecialIds::read(meta, vocab_size)?.or_sentence_piece_defaults(vocab_size);
     let vocabulary = read_vocabulary(meta, Spelling::SentencePiece, &ids)?;
-    let special = SpecialTokens::new(&vocabulary)?;
+    let mut special = SpecialTokens::new(&vocabulary)?;
+    if is_phi3(meta)? {
+        special.swallow_space(&vocabulary, PHI3_KEEPING);
+    }
     let scores = meta.f32s(keys::SCORES)?;
     check_length(keys::SCORES, vocab_size, scores.len())?;
     let space_prefix = meta.opt_bool(keys::ADD_SPACE_PREFIX)?.unwrap_or(true);
     let engine = SentencePiece::new(&vocabulary, scores, ids.unknown, space_prefix)?;
     let engine = Engine::SentencePiece(engine);
     assemble(meta, ids, true, Parts { vocabulary, special, engine, drops_space: space_prefix })
+}
+
+/// Whether the vocabulary is Phi-3's, whose special tokens swallow white space (`rstrip` in its `tokenizer.json`). GGUF has no
+/// key for that: llama.cpp goes by the model's name, which leaves Phi-3.5 out, hence the architecture too.
+fn is_phi3(meta: &Metadata) -> Result<bool, Error> {
+    // A name that cannot be read is no reason to refuse the file.
+    let name = meta.opt_str(keys::NAME).ok().flatten().unwrap_or_default().to_lowercase();
+    let architecture = meta.opt_str(keys::ARCHITECTURE)?.unwrap_or_default();
+    Ok(architecture == "phi3" || name.contains("phi-3") || name.contains("phi3"))
 }
 
 /// What a tokenizer is made of, whatever it was read from.
@@ -150,9 +177,25 @@ fn read_vocabulary(meta: &Metadata, spelling: Spelling, ids: &SpecialIds) -> Res
             Some(&number) => TokenKind::from_gguf(id, number)?,
             None => ids.implied_kind(id, text, spelling),
         };
-        vocabulary.push(text, kind)?;
+        match kind {
+            TokenKind::Normal | TokenKind::UserDefined if must_be_control(text) => {
+                vocabulary.push(text, TokenKind::Control)?;
+            }
+            // Text is searched for such tokens while its spaces are spaces. Files made before mid-2024 spell visible ones.
+            TokenKind::UserDefined if spelling == Spelling::SentencePiece => {
+                vocabulary.push(&with_spaces(text), kind)?;
+            }
+            _ => vocabulary.push(text, kind)?,
+        }
     }
     Ok(vocabulary)
+}
+
+fn with_spaces(text: &[u8]) -> Cow<'_, [u8]> {
+    match std::str::from_utf8(text) {
+        Ok(text) if text.contains(VISIBLE_SPACE) => Cow::Owned(text.replace(VISIBLE_SPACE, " ").into_bytes()),
+        _ => Cow::Borrowed(text),
+    }
 }
 
 fn check_length(key: &'static str, expected: usize, found: usize) -> Result<(), Error> {

@@ -16,8 +16,16 @@
 //! SentencePiece-style vocabularies put a space in front of text at the beginning and after special tokens. When
 //! [`Tokenizer::decode`] decodes a whole text it drops one space from its first token. [`Tokenizer::token_bytes`],
 //! and with it the stream of generated tokens, keeps it: what is generated continues a prompt.
+//!
+//! # Whose ids
+//! Those of the tokenizer that the model was trained with: Hugging Face's `tokenizers` with the model's pattern for
+//! byte-level vocabularies, `sentencepiece` for others. llama.cpp gives the same, except that it leaves decomposed
+//! characters as they are for `qwen2`, and takes letters beyond ASCII for both upper and lower case in `tekken` and `gpt-4o`.
+//! Where a file's vocabulary needs a rule that GGUF has no key for, the rule is llama.cpp's: names of pre-tokenizers, white
+//! space after Phi-3's special tokens, spellings that end an answer.
 
 mod alphabet;
+mod ascii;
 mod bpe;
 mod error;
 mod from_gguf;
@@ -27,6 +35,7 @@ mod pre;
 mod special;
 mod spm;
 mod stream;
+mod trie;
 mod vocab;
 
 use std::borrow::Cow;
@@ -79,6 +88,12 @@ impl Tokenizer {
     /// Anything missing, contradictory or unsupported, one [`Error`] variant each.
     pub fn from_gguf(meta: &Metadata) -> Result<Self, Error> {
         from_gguf::build(meta)
+    }
+
+    /// Every kind that [`from_gguf`](Self::from_gguf) reads: the value of `tokenizer.ggml.model`, and the names of
+    /// `tokenizer.ggml.pre` that mean the same there, the usual one first; none where the file's value does not matter.
+    pub fn supported() -> impl Iterator<Item = (&'static str, &'static [&'static str])> {
+        from_gguf::supported()
     }
 
     /// Builds the tokenizer of a Hugging Face `tokenizer.json`; the ids of special tokens, and whether bos and eos

@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 
 use super::error::{Error, shorten};
-use super::vocab::{KeyTable, TokenKind, Vocabulary};
+use super::trie::Trie;
+use super::vocab::{TokenKind, Vocabulary};
 use crate::TokenId;
 
 /// A stretch of the text.
@@ -18,9 +19,9 @@ pub(super) enum Fragment<'t> {
 /// Finds control, unknown and user-defined tokens in text by their spelling.
 #[derive(Debug, Clone)]
 pub(super) struct SpecialTokens {
-    table: KeyTable,
-    /// By first byte: the lengths of such tokens, longest first.
-    lengths: Vec<Vec<usize>>,
+    trie: Trie,
+    /// Tokens that swallow the white space after them, ascending.
+    swallowing: Vec<TokenId>,
 }
 
 impl SpecialTokens {
@@ -30,29 +31,27 @@ impl SpecialTokens {
     /// [`Error::DuplicateToken`] if two are spelled alike.
     pub(super) fn new(vocabulary: &Vocabulary) -> Result<Self, Error> {
         let special = || vocabulary.iter().filter(|&(_, kind)| is_special(kind)).map(|(id, _)| id);
-        let mut table = KeyTable::with_capacity(special().count());
-        let mut lengths = vec![Vec::new(); 256];
+        let mut trie = Trie::with_capacity(special().map(|id| vocabulary.text(id).len()).sum());
         for id in special() {
             let text = vocabulary.text(id);
-            table.insert(vocabulary.texts(), id).map_err(|first| Error::DuplicateToken {
+            trie.insert(text.as_bytes(), id).map_err(|first| Error::DuplicateToken {
                 first,
                 second: id,
                 text: shorten(text),
             })?;
-            if let Some(lengths) = text.bytes().next().and_then(|first| lengths.get_mut(usize::from(first))) {
-                lengths.push(text.len());
-            }
         }
-        for lengths in &mut lengths {
-            lengths.sort_unstable_by(|a, b| b.cmp(a));
-            lengths.dedup();
-        }
-        Ok(Self { table, lengths })
+        Ok(Self { trie, swallowing: Vec::new() })
+    }
+
+    /// Lets all special tokens but those spelled as in `except` swallow the white space that follows them.
+    pub(super) fn swallow_space(&mut self, vocabulary: &Vocabulary, except: &[&str]) {
+        let swallows = |&(id, kind): &(TokenId, TokenKind)| is_special(kind) && !except.contains(&vocabulary.text(id));
+        self.swallowing = vocabulary.iter().filter(swallows).map(|(id, _)| id).collect();
     }
 
     /// The special token spelled `text`.
-    pub(super) fn find(&self, vocabulary: &Vocabulary, text: &[u8]) -> Option<TokenId> {
-        self.table.find(vocabulary.texts(), text)
+    pub(super) fn find(&self, text: &[u8]) -> Option<TokenId> {
+        self.trie.prefixes(text).find(|&(_, len)| len == text.len()).map(|(id, _)| id)
     }
 
     /// Cuts out the tokens found in `text`, from the left, the longest first. Control and unknown tokens are found
@@ -62,18 +61,26 @@ impl SpecialTokens {
         let mut fragments = Vec::new();
         let mut text_start = 0;
         let mut at = 0;
-        while let Some(tail) = text.as_bytes().get(at..).filter(|tail| !tail.is_empty()) {
+        while let Some(tail) = text.as_bytes().get(at..) {
+            at += self.trie.skip(tail);
+            let Some(tail) = text.as_bytes().get(at..).filter(|tail| !tail.is_empty()) else { break };
             let Some((id, len)) = self.match_at(vocabulary, tail, wanted) else {
                 at += 1;
                 continue;
             };
             push_text(&mut fragments, &text[text_start..at]);
             fragments.push(Fragment::Token(id));
-            at += len;
+            at += len + self.swallowed(id, &text[at + len..]);
             text_start = at;
         }
         push_text(&mut fragments, &text[text_start..]);
         fragments
+    }
+
+    /// Bytes at the beginning of `rest` that go with the token before it.
+    fn swallowed(&self, id: TokenId, rest: &str) -> usize {
+        let swallows = self.swallowing.binary_search(&id).is_ok();
+        if swallows { rest.len() - rest.trim_start().len() } else { 0 }
     }
 
     /// Puts `guard` after the first character of every control or unknown token spelled in `text`, so that it is
@@ -105,11 +112,7 @@ impl SpecialTokens {
         tail: &[u8],
         wanted: impl Fn(TokenKind) -> bool,
     ) -> Option<(TokenId, usize)> {
-        let lengths = self.lengths.get(usize::from(*tail.first()?))?;
-        lengths.iter().find_map(|&len| {
-            let id = self.table.find(vocabulary.texts(), tail.get(..len)?)?;
-            vocabulary.kind(id).is_some_and(&wanted).then_some((id, len))
-        })
+        self.trie.prefixes(tail).filter(|&(id, _)| vocabulary.kind(id).is_some_and(&wanted)).last()
     }
 }
 
@@ -124,7 +127,7 @@ fn is_special(kind: TokenKind) -> bool {
 }
 
 /// Spellings that end an answer in models whose file names no such token, or only one of several
-/// (the list that llama.cpp keeps, without tokens for filling in the middle of code).
+/// (the list that llama.cpp keeps).
 const END_SPELLINGS: &[&str] = &[
     "<|eot_id|>",
     "<|eom_id|>",
@@ -132,25 +135,59 @@ const END_SPELLINGS: &[&str] = &[
     "<|end|>",
     "<|return|>",
     "<|call|>",
+    "<|flush|>",
+    "<|calls|>",
     "<end_of_turn>",
     "<|endoftext|>",
     "<|end_of_text|>",
     "</s>",
+    "<eos>",
     "<EOT>",
     "_<EOT>",
     "[EOT]",
+    "[EOS]",
+    "<turn|>",
+    "<|tool_response>",
     "<end_of_utterance>",
     "<\u{FF5C}end\u{2581}of\u{2581}sentence\u{FF5C}>",
+    "[e~[",
+    // What a model of code writes after the middle that it was to fill in: padding, the next file, the next repository.
+    "<|fim_pad|>",
+    "<fim-pad>",
+    "<fim_pad>",
+    "<PAD>",
+    "[PAD]",
+    "<|fim_repo|>",
+    "<|repo_name|>",
+    "<fim-repo>",
+    "<REPO>",
+    "<reponame>",
+    "<|file_sep|>",
 ];
+
+/// The spelling among [`END_SPELLINGS`] that may be something else, as in Gemma's vocabulary, which has the tags of HTML.
+const MARKUP: &str = "</s>";
+
+/// Whether a token spelled so is a control token, whatever the file says: plain text must not end an answer.
+pub(super) fn must_be_control(text: &[u8]) -> bool {
+    let ends = |spelling: &&str| spelling.as_bytes() == text && *spelling != MARKUP;
+    matches!(text, [b'<' | b'_' | b'[', ..]) && END_SPELLINGS.iter().any(ends)
+}
 
 /// The special tokens of `vocabulary` with a spelling that ends an answer, in ascending order.
 ///
-/// Where both `<|return|>` and `<|call|>` end an answer, `<|end|>` only ends a part of it and is left out.
+/// Where an answer ends in `<|return|>` or `<|call|>`, or in `<|flush|>` or `<|calls|>`, `<|end|>` only ends a part of it
+/// and is left out.
 pub(super) fn end_of_generation(vocabulary: &Vocabulary, special: &SpecialTokens) -> Vec<TokenId> {
     let find = |text: &str| {
-        special.find(vocabulary, text.as_bytes()).filter(|&id| vocabulary.kind(id) != Some(TokenKind::Unknown))
+        special.find(text.as_bytes()).filter(|&id| match vocabulary.kind(id) {
+            Some(TokenKind::Control) => true,
+            Some(TokenKind::UserDefined) => text != MARKUP,
+            _ => false,
+        })
     };
-    let in_parts = find("<|return|>").is_some() && find("<|call|>").is_some();
+    let both = |first, second| find(first).is_some() && find(second).is_some();
+    let in_parts = both("<|return|>", "<|call|>") || both("<|flush|>", "<|calls|>");
     let spellings = END_SPELLINGS.iter().filter(|&&text| !(in_parts && text == "<|end|>"));
     let mut ids: Vec<_> = spellings.filter_map(|text| find(text)).collect();
     ids.sort_unstable();
@@ -205,14 +242,26 @@ mod tests {
     }
 
     #[test]
+    fn white_space_is_swallowed_where_asked_for() {
+        let (vocabulary, mut special) = vocabulary(&[("<s>", TokenKind::Control), ("<e>", TokenKind::Control)]);
+        special.swallow_space(&vocabulary, &["<s>"]);
+        let fragments = special.split(&vocabulary, "<s> a<e> \n\u{3000}<e>\tb ", true);
+        let [start, end] = [Fragment::Token(0), Fragment::Token(1)];
+        assert_eq!(fragments, [start, Fragment::Text(" a"), end, end, Fragment::Text("b ")]);
+        assert_eq!(special.split(&vocabulary, "<e> ", false), [Fragment::Text("<e> ")]);
+    }
+
+    #[test]
     fn ends_are_found_by_spelling_unless_they_are_plain_text() {
         let (vocabulary, special) = vocabulary(&[
-            ("</s>", TokenKind::Normal),
+            ("<|end|>", TokenKind::Normal),
             ("<|eot_id|>", TokenKind::Control),
             ("<|im_end|>", TokenKind::UserDefined),
             ("<|im_start|>", TokenKind::Control),
+            ("</s>", TokenKind::UserDefined),
         ]);
         assert_eq!(end_of_generation(&vocabulary, &special), [1, 2]);
+        assert!(must_be_control(b"<|end|>") && !must_be_control(b"</s>") && !must_be_control(b"<|im_start|>"));
     }
 
     #[test]

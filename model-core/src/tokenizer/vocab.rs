@@ -111,15 +111,13 @@ impl Vocabulary {
         self.texts.len()
     }
 
-    /// Adds the next token.
+    /// Adds the next token. One without a spelling is unused, whatever it claims to be.
     ///
     /// # Errors
-    /// If the spelling is empty or not UTF-8, or a byte token is not spelled `<0xNN>`.
+    /// If the spelling is not UTF-8, or a byte token is not spelled `<0xNN>`.
     pub(super) fn push(&mut self, text: &[u8], kind: TokenKind) -> Result<(), Error> {
         let id = self.len() as TokenId;
-        if text.is_empty() && kind != TokenKind::Unused {
-            return Err(Error::EmptyToken { id });
-        }
+        let kind = if text.is_empty() { TokenKind::Unused } else { kind };
         self.push_bytes(id, text, kind)?;
         self.texts.buffer.extend_from_slice(text);
         self.texts.end_piece();
@@ -171,11 +169,6 @@ impl Vocabulary {
             Spelling::ByteLevel => &self.bytes,
             Spelling::SentencePiece | Spelling::Plain => &self.texts,
         }
-    }
-
-    /// The spellings, for matching special tokens.
-    pub(super) fn texts(&self) -> &Pieces {
-        &self.texts
     }
 
     /// All ids with their kinds.
