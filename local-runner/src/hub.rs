@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 
 use crate::output::{byte_size, note};
 use crate::progress::Progress;
+use crate::split_file::part_names;
 
 /// What a name of a file on the hub begins with.
 pub const PREFIX: &str = "hf:";
@@ -148,7 +149,7 @@ impl HubFile {
     /// [`HubError`]
     pub fn fetch(&self) -> Result<PathBuf, HubError> {
         let hub = Hub::from_env();
-        for part in parts(&self.file).unwrap_or_default() {
+        for part in part_names(&self.file).unwrap_or_default() {
             hub.fetch(&Self { file: part, ..self.clone() })?;
         }
         hub.fetch(self)
@@ -159,15 +160,6 @@ impl HubFile {
 fn is_plain(part: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(&byte);
     !matches!(part, "" | "." | "..") && part.bytes().all(plain)
-}
-
-/// The files of a model that is split, named by one of them: `x-00001-of-00003.gguf`.
-fn parts(file: &str) -> Option<Vec<String>> {
-    let (rest, count) = file.strip_suffix(".gguf")?.rsplit_once("-of-")?;
-    let (stem, number) = rest.rsplit_once('-')?;
-    let is_number = |text: &str| text.len() == 5 && text.bytes().all(|byte| byte.is_ascii_digit());
-    let count: u32 = if is_number(number) && is_number(count) { count.parse().ok()? } else { return None };
-    Some((1..=count).map(|part| format!("{stem}-{part:05}-of-{count:05}.gguf")).collect())
 }
 
 /// A hub and the cache of its files.
@@ -322,16 +314,6 @@ mod tests {
             ["hf:", "hf:me/x", "hf:me/x/", "hf:me//a.gguf", "hf:me/x/../a.gguf", "hf:me/x/a b.gguf", "hf:me/x/a@"]
         {
             assert!(HubFile::parse(wrong).unwrap().is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn a_split_model_has_all_its_parts() {
-        let expected = ["q/a-00001-of-00003.gguf", "q/a-00002-of-00003.gguf", "q/a-00003-of-00003.gguf"];
-        assert_eq!(parts("q/a-00001-of-00003.gguf").unwrap(), expected);
-        assert_eq!(parts("q/a-00003-of-00003.gguf").unwrap(), expected);
-        for whole in ["a.gguf", "a-of-b.gguf", "a-1-of-3.gguf", "a-00001-of-00003.bin", "state-of-00003.gguf"] {
-            assert_eq!(parts(whole), None, "{whole}");
         }
     }
 

@@ -11,6 +11,7 @@ mod options;
 mod output;
 mod progress;
 mod quantize;
+mod split_file;
 mod trace;
 
 use std::process::ExitCode;

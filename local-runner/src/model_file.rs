@@ -1,13 +1,15 @@
-//! A model file as a `ByteSource`: mapped, or read into the heap. Knows nothing of GGUF.
+//! A model file as a `ByteSource`: mapped, or read into the heap; several files where the model is split.
 
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
+use model_core::gguf::split::{PartOf, SplitError};
 use model_core::source::{ByteSource, SourceError};
 
 use crate::progress::Progress;
+use crate::split_file::SplitFile;
 
 /// How the file gets into memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -37,6 +39,30 @@ pub enum ModelFileError {
         /// What was found.
         path: PathBuf,
     },
+    /// A part of a split model is not beside the others.
+    #[error("part {} of {} of the model is missing: {}; fetch it to the same folder", part.number, part.count, path.display())]
+    MissingPart {
+        /// Where it should be.
+        path: PathBuf,
+        /// Which part it is.
+        part: PartOf,
+    },
+    /// A part of a split model is no model file.
+    #[error("cannot read {}: {reason}", path.display())]
+    Header {
+        /// The part.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: model_core::gguf::Error,
+    },
+    /// The parts of a split model are not those of one model.
+    #[error("the parts of {} do not fit together: {reason}", path.display())]
+    Parts {
+        /// The part that was asked for.
+        path: PathBuf,
+        /// What is wrong.
+        reason: SplitError,
+    },
     /// An empty file.
     #[error("{} is empty; fetch or copy the model again", path.display())]
     Empty {
@@ -45,16 +71,63 @@ pub enum ModelFileError {
     },
 }
 
-/// The bytes of a model file.
+/// A model, in one file or several.
 #[derive(Debug)]
 pub enum ModelFile {
+    /// One file.
+    Whole(FileBytes),
+    /// The parts of a split model, which read as the one file that they are together.
+    Split(SplitFile),
+}
+
+impl ModelFile {
+    /// Opens `path` the way `mode` says, with the other parts if it is one of a split model.
+    ///
+    /// # Errors
+    /// [`ModelFileError`] if it is no readable, regular, non-empty file, or parts are missing or do not fit together.
+    pub fn open(path: &Path, mode: LoadMode) -> Result<Self, ModelFileError> {
+        Ok(match SplitFile::open(path, mode)? {
+            Some(split) => Self::Split(split),
+            None => Self::Whole(FileBytes::open(path, mode)?),
+        })
+    }
+
+    fn source(&self) -> &(dyn ByteSource + Sync) {
+        match self {
+            Self::Whole(file) => file,
+            Self::Split(split) => split,
+        }
+    }
+}
+
+impl ByteSource for ModelFile {
+    fn len(&self) -> u64 {
+        self.source().len()
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), SourceError> {
+        self.source().read_at(offset, buf)
+    }
+
+    fn as_slice(&self) -> Option<&[u8]> {
+        self.source().as_slice()
+    }
+
+    fn release(&self, offset: u64, len: usize) {
+        self.source().release(offset, len);
+    }
+}
+
+/// The bytes of a file.
+#[derive(Debug)]
+pub enum FileBytes {
     /// A read-only map of the file.
     Mapped(Mmap),
     /// The file's bytes.
     Heap(Vec<u8>),
 }
 
-impl ModelFile {
+impl FileBytes {
     /// Opens `path` the way `mode` says.
     ///
     /// # Errors
@@ -104,7 +177,7 @@ fn read(mut file: File, expected: u64) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-impl ByteSource for ModelFile {
+impl ByteSource for FileBytes {
     fn len(&self) -> u64 {
         self.bytes().len() as u64
     }
@@ -145,7 +218,7 @@ mod tests {
 
     /// Pages of the mapping that count as this process's memory, by the system's own account.
     #[cfg(target_os = "linux")]
-    fn resident_kib(file: &ModelFile) -> usize {
+    fn resident_kib(file: &FileBytes) -> usize {
         let address = format!("{:x}-", file.bytes().as_ptr() as usize);
         let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
         let mapping = maps.lines().skip_while(|line| !line.starts_with(&address));
@@ -157,7 +230,7 @@ mod tests {
     #[test]
     fn released_bytes_take_no_memory_and_can_be_read_again() {
         let bytes: Vec<u8> = (0..1usize << 20).map(|i| (i >> 12) as u8 ^ i as u8).collect();
-        let file = ModelFile::open(file_with(&bytes).path(), LoadMode::Mmap).unwrap();
+        let file = FileBytes::open(file_with(&bytes).path(), LoadMode::Mmap).unwrap();
         assert_eq!(file.bytes(), bytes);
         assert!(resident_kib(&file) >= 1024);
         file.release(0, bytes.len());

@@ -11,6 +11,7 @@ use local_runner::shim::mode::Mode;
 use local_runner::shim::{CallReport, Config, InstallMode, MessageReport, Replica};
 use model_core::TokenId;
 use model_core::sample::TokenLogprob;
+use model_core::source::ByteSource;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
@@ -117,22 +118,21 @@ impl Client {
     ///
     /// # Errors
     /// If a call fails, or the canister computes another hash.
-    pub fn upload(&mut self, name: &str, bytes: &[u8], spent: Spent<'_>) -> Result<()> {
-        let sha256 = Sha256::digest(bytes).to_vec();
-        let arg = api::UploadBeginArg { name: name.to_owned(), total_bytes: bytes.len() as u64, sha256 };
+    pub fn upload(&mut self, name: &str, source: &dyn ByteSource, spent: Spent<'_>) -> Result<()> {
+        let total_bytes = source.len();
+        let arg = api::UploadBeginArg { name: name.to_owned(), total_bytes, sha256: sha256(source)? };
         let (begun, cost): (api::UploadBeginOk, _) = self.update("upload_begin", &arg)?;
         spent("upload", &cost);
         let upload_id = begun.upload_id;
-        let progress = Progress::bytes("uploading", bytes.len() as u64);
-        let chunk_bytes = usize::try_from(begun.max_chunk_bytes.max(1)).unwrap_or(usize::MAX);
-        let mut offset = 0;
-        for chunk in bytes.chunks(chunk_bytes) {
+        let progress = Progress::bytes("uploading", total_bytes);
+        for_chunks(source, begun.max_chunk_bytes, &mut |offset, chunk| {
             let arg = api::UploadChunk { upload_id, offset, bytes: chunk };
             let (_, cost): (api::UploadChunkOk, _) = self.update("upload_chunk", &arg)?;
             spent("upload", &cost);
-            offset += chunk.len() as u64;
-            progress.set(offset);
-        }
+            progress.set(offset + chunk.len() as u64);
+            Ok(())
+        })?;
+        drop(progress);
         self.commit(upload_id, spent)
     }
 
@@ -255,6 +255,30 @@ fn is_admission(message: &&MessageReport) -> bool {
 /// Instructions besides those for pages.
 fn computing(message: &MessageReport) -> u64 {
     message.instructions - message.heap.instructions() - message.stable.instructions()
+}
+
+/// Bytes read at a time for the hash of a file.
+const HASH_CHUNK_BYTES: u64 = 8 << 20;
+
+fn sha256(source: &dyn ByteSource) -> Result<Vec<u8>> {
+    let mut hasher = Sha256::new();
+    for_chunks(source, HASH_CHUNK_BYTES, &mut |_, chunk| {
+        hasher.update(chunk);
+        Ok(())
+    })?;
+    Ok(hasher.finalize().to_vec())
+}
+
+/// Gives all bytes to `take`, at most `chunk_bytes` at a time, with their offsets.
+fn for_chunks(source: &dyn ByteSource, chunk_bytes: u64, take: &mut dyn FnMut(u64, &[u8]) -> Result<()>) -> Result<()> {
+    let mut chunk = Vec::new();
+    for offset in (0..source.len()).step_by(usize::try_from(chunk_bytes.max(1))?) {
+        let len = chunk_bytes.max(1).min(source.len() - offset);
+        chunk.resize(usize::try_from(len)?, 0);
+        source.read_at(offset, &mut chunk)?;
+        take(offset, &chunk)?;
+    }
+    Ok(())
 }
 
 /// The record in a reply, or why the canister gave none.

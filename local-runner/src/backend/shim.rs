@@ -9,6 +9,7 @@ use local_runner::shim::costs::PageCharges;
 use model_core::TokenId;
 use model_core::chat::ChatMessage;
 use model_core::session::{FinishReason, SessionOptions};
+use model_core::source::ByteSource;
 
 use super::args::ShimArgs;
 use super::client::Client;
@@ -16,6 +17,7 @@ use super::cost::{CallCost, Cost, Phase, add_to_phase};
 use super::{Backend, Event, Generation, Input, Sink, Timings, millis};
 use crate::options::{ModelArgs, ResidencyChoice, read_bytes};
 use crate::output::{Output, byte_size, note};
+use crate::split_file::merged_name;
 
 /// How the calls of a generation are cut.
 #[derive(Debug, Clone, Default)]
@@ -58,21 +60,27 @@ impl ShimBackend {
     pub fn install(model: &ModelArgs, shim: &ShimArgs, output: Output) -> Result<Self> {
         let wasm_path = shim.wasm_path()?;
         let source = model.open()?;
-        let name = model.file.model.file_name().into_owned();
+        let name = merged_name(&model.file.model.file_name());
         let plan = Plan {
             max_instructions: shim.max_instructions.into_iter().collect(),
             tokens_per_call: shim.tokens_per_call,
             upgrade_at: None,
         };
         let config = api::ConfigUpdate { residency: Some(residency(model.residency)), ..api::ConfigUpdate::default() };
-        let backend = Self::with_model(&wasm_path, config, &name, source.bytes(), plan)?;
+        let backend = Self::with_model(&wasm_path, config, &name, &source, plan)?;
         if !output.is_json() || output.is_verbose() {
             note(&backend.installation(&wasm_path));
         }
         Ok(backend)
     }
 
-    fn with_model(wasm_path: &Path, config: api::ConfigUpdate, name: &str, bytes: &[u8], plan: Plan) -> Result<Self> {
+    fn with_model(
+        wasm_path: &Path,
+        config: api::ConfigUpdate,
+        name: &str,
+        source: &dyn ByteSource,
+        plan: Plan,
+    ) -> Result<Self> {
         let start = Instant::now();
         let (client, cost) = Client::install(read_bytes(wasm_path)?, config)
             .with_context(|| format!("cannot install {}", wasm_path.display()))?;
@@ -87,7 +95,7 @@ impl ShimBackend {
             session: None,
         };
         add_to_phase(&mut backend.phases, "install", &cost);
-        backend.client.upload(name, bytes, &mut |phase, cost| add_to_phase(&mut backend.phases, phase, cost))?;
+        backend.client.upload(name, source, &mut |phase, cost| add_to_phase(&mut backend.phases, phase, cost))?;
         backend.load()?;
         backend.load_ms = millis(start.elapsed());
         Ok(backend)

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use model_core::gguf::write::{Layout, NewTensor};
 use model_core::gguf::{File, GgmlType};
+use model_core::source::ByteSource;
 use serde::Serialize;
 
 use crate::interrupt::{Interrupts, Watched};
@@ -78,7 +79,7 @@ impl Args {
         let new = plan::tensors(&file, &self.request())?;
         let layout = Layout::new(&plan::metadata(&file, self.mix), &new)?;
         self.write(&source, &file, &new, &layout)?;
-        let report = report(&file, &new, source.bytes().len() as u64, layout.file_bytes());
+        let report = report(&file, &new, ByteSource::len(&source), layout.file_bytes());
         output.document(&report, |out| {
             for Conversion { name, from, to } in &report.tensors {
                 writeln!(out, "{name:<40} {from:>5} -> {to}")?;

@@ -33,6 +33,17 @@ pub enum Error {
         /// The limit in bytes.
         limit: u64,
     },
+    /// The file is a part of a split model, where a whole one is needed.
+    #[error(
+        "the file is part {number} of {count} of a split model; give it under a name that ends in \
+         -{number:05}-of-{count:05}.gguf, with the other parts beside it"
+    )]
+    PartOfModel {
+        /// Which part, from 1.
+        number: u32,
+        /// Number of parts.
+        count: u32,
+    },
     /// The first four bytes are not `GGUF`.
     #[error("the file starts with {found:02x?} instead of \"GGUF\"; give a GGUF file")]
     BadMagic {

@@ -12,6 +12,13 @@ pub const QUANTIZATION_VERSION: &str = "general.quantization_version";
 /// Name of the model for people.
 pub const NAME: &str = "general.name";
 
+/// Which part of a split model the file is, from 0.
+pub const SPLIT_NUMBER: &str = "split.no";
+/// Into how many parts the model is split.
+pub const SPLIT_COUNT: &str = "split.count";
+/// Tensors of all parts together.
+pub const SPLIT_TENSORS: &str = "split.tensors.count";
+
 /// Kind of tokenizer: `gpt2` (byte-level BPE) or `llama` (SentencePiece).
 pub const TOKENIZER_MODEL: &str = "tokenizer.ggml.model";
 /// Name of the pre-tokenizer, such as `smollm` or `llama-bpe`.

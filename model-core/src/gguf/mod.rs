@@ -17,6 +17,7 @@ pub mod keys;
 mod metadata;
 mod parse;
 mod reader;
+pub mod split;
 mod tensor;
 mod types;
 mod value;

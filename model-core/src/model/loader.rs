@@ -10,7 +10,8 @@ use crate::Error;
 use crate::budget::Budget;
 use crate::chat::ChatTemplate;
 use crate::config::Config;
-use crate::gguf::{File, TensorInfo, Value};
+use crate::gguf::split::PartOf;
+use crate::gguf::{self, File, TensorInfo, Value};
 use crate::kernels::Kernel;
 use crate::math::Rope;
 use crate::pack::{Error as PackError, Matrix, Packer, Precision, Residency};
@@ -153,6 +154,9 @@ impl Loader {
 impl Described {
     fn read(source: &dyn ByteSource, options: &LoadOptions) -> Result<Self, Error> {
         let mut file = File::read(source)?;
+        if let Some(PartOf { number, count }) = file.part().map_err(gguf::Error::from)? {
+            return Err(gguf::Error::PartOfModel { number, count }.into());
+        }
         for (key, value) in &options.overrides {
             file.metadata_mut().insert(key, value.clone());
         }
