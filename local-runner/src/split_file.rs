@@ -65,7 +65,8 @@ impl SplitFile {
         let header = |bytes: &FileBytes, path: &Path| {
             File::read(bytes).map_err(|reason| ModelFileError::Header { path: path.to_owned(), reason })
         };
-        let named = FileBytes::open(path, mode)?;
+        // Mapped, whatever the mode: only its header is read.
+        let named = FileBytes::open(path, LoadMode::Mmap)?;
         if header(&named, path)?.part().is_ok_and(|part| part.is_none()) {
             return Ok(None);
         }
