@@ -98,23 +98,25 @@ pub enum Error {
 /// A compiled chat template.
 #[derive(Debug, Clone)]
 pub struct ChatTemplate {
-    environment: Environment<'static>,
+    /// What compiles to nothing says so whenever it is to be rendered.
+    environment: Result<Environment<'static>, Error>,
     bos_token: Option<String>,
     eos_token: Option<String>,
     date: Option<String>,
 }
 
 impl ChatTemplate {
-    /// The template in a file's metadata (`tokenizer.chat_template`), `None` if it has none.
+    /// The template in a file's metadata (`tokenizer.chat_template`), `None` if it has none. One that does not compile
+    /// refuses every conversation with [`Error::Syntax`]: the model is of use without it.
     ///
     /// # Errors
-    /// [`Error::Metadata`] if the entry is not a string, [`Error::Syntax`] if it does not compile.
+    /// [`Error::Metadata`] if the entry is not a string.
     pub fn from_gguf(meta: &Metadata, tokenizer: &Tokenizer) -> Result<Option<Self>, Error> {
         let Some(source) = meta.opt_str(keys::CHAT_TEMPLATE)? else { return Ok(None) };
         let text = |id| tokenizer.token_text(id).ok();
         let bos = tokenizer.bos().and_then(text);
         let eos = tokenizer.eos().and_then(text);
-        Self::new(source, bos, eos).map(Some)
+        Ok(Some(Self::of(compile(source), bos, eos)))
     }
 
     /// Compiles `source`; the tokens are what it sees as `bos_token` and `eos_token`.
@@ -122,11 +124,12 @@ impl ChatTemplate {
     /// # Errors
     /// [`Error::Syntax`] if it does not compile.
     pub fn new(source: &str, bos_token: Option<&str>, eos_token: Option<&str>) -> Result<Self, Error> {
-        let mut environment = environment().map_err(|error| syntax_error(&error))?;
-        let source = python::without_generation_marks(source);
-        environment.add_template_owned(NAME, source).map_err(|error| syntax_error(&error))?;
+        Ok(Self::of(Ok(compile(source)?), bos_token, eos_token))
+    }
+
+    fn of(environment: Result<Environment<'static>, Error>, bos_token: Option<&str>, eos_token: Option<&str>) -> Self {
         let own = |token: Option<&str>| token.map(str::to_owned);
-        Ok(Self { environment, bos_token: own(bos_token), eos_token: own(eos_token), date: None })
+        Self { environment, bos_token: own(bos_token), eos_token: own(eos_token), date: None }
     }
 
     /// Gives templates that ask for it today's date, already formatted (Llama 3 writes `26 Jul 2024`): they see it
@@ -136,7 +139,9 @@ impl ChatTemplate {
     pub fn with_date(mut self, date: impl Into<String>) -> Self {
         let date = date.into();
         let answer = date.clone();
-        self.environment.add_function("strftime_now", move |_format: &str| answer.clone());
+        if let Ok(environment) = &mut self.environment {
+            environment.add_function("strftime_now", move |_format: &str| answer.clone());
+        }
         self.date = Some(date);
         self
     }
@@ -171,7 +176,8 @@ impl ChatTemplate {
     /// [`Error::Refused`] if the template refuses the conversation (some want alternating roles), the other
     /// variants if it fails or exceeds a limit.
     pub fn render(&self, messages: &[ChatMessage], add_generation_prompt: bool) -> Result<String, Error> {
-        let template = self.environment.get_template(NAME).map_err(|error| syntax_error(&error))?;
+        let environment = self.environment.as_ref().map_err(Clone::clone)?;
+        let template = environment.get_template(NAME).map_err(|error| syntax_error(&error))?;
         let mut variables = vec![
             ("messages", messages.iter().map(ChatMessage::value).collect()),
             ("add_generation_prompt", Value::from(add_generation_prompt)),
@@ -223,6 +229,13 @@ fn unused_character(messages: &[ChatMessage]) -> char {
     let used: BTreeSet<char> = texts.flat_map(|text| text.chars()).filter(|&character| character >= FIRST).collect();
     let mut candidates = (FIRST..='\u{FDEF}').chain('\u{F0000}'..=char::MAX);
     candidates.find(|candidate| !used.contains(candidate)).unwrap_or(FIRST)
+}
+
+fn compile(source: &str) -> Result<Environment<'static>, Error> {
+    let mut environment = environment().map_err(|error| syntax_error(&error))?;
+    let source = python::without_generation_marks(source);
+    environment.add_template_owned(NAME, source).map_err(|error| syntax_error(&error))?;
+    Ok(environment)
 }
 
 fn environment() -> Result<Environment<'static>, minijinja::Error> {

@@ -6,6 +6,7 @@ mod common;
 
 use common::{load, tiny, tokens};
 use model_core::budget::CountDown;
+use model_core::chat::{self, ChatMessage};
 use model_core::config;
 use model_core::fixtures::TinyLlama;
 use model_core::gguf::{Array, File, GgmlType, Value};
@@ -13,7 +14,7 @@ use model_core::kernels::Kernel;
 use model_core::model::{self, LoadOptions, Loader, Model, Part};
 use model_core::pack::{self, Precision};
 use model_core::session::digest;
-use model_core::{Error, TokenId};
+use model_core::{Error, TokenId, prompt};
 
 fn overriding(overrides: &[(&str, Value)]) -> LoadOptions {
     let overrides = overrides.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
@@ -104,6 +105,16 @@ fn precision_f32_computes_nearly_the_same() {
             }
         })
         .unwrap();
+}
+
+#[test]
+fn a_broken_chat_template_refuses_conversations_and_nothing_else() {
+    let broken = TinyLlama { chat_template: Some("line one\n{% if %}".into()), ..TinyLlama::default() };
+    let model = load(&broken.build());
+    assert!(prompt::text(&model.tokenizer, "hello").is_ok());
+    let message = ChatMessage { role: "user".to_owned(), content: "hello".to_owned() };
+    let refused = prompt::conversation(&model.tokenizer, model.chat.as_ref().unwrap(), &[message]);
+    assert!(matches!(&refused, Err(prompt::Error::Chat(chat::Error::Syntax { line: 2, .. }))), "{refused:?}");
 }
 
 #[test]
