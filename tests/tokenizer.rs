@@ -60,7 +60,7 @@ fn texts() -> Vec<(&'static str, String)> {
     texts.map(|(name, text, times)| (name, text.repeat(times))).into()
 }
 
-fn check_costs(name: &str, model: TinyLlama) {
+fn check_costs(name: &str, model: TinyLlama, most_per_byte: u64) {
     let mut icllama = large(model);
     icllama.host.heaviest();
     // One unit of work a call: the header, the tokenizer, and the first rows.
@@ -75,18 +75,21 @@ fn check_costs(name: &str, model: TinyLlama) {
     for (text_name, text) in texts() {
         let bytes = text.len() as u64;
         let each = cost(&mut icllama, &text).saturating_sub(least) / bytes;
-        assert!(each <= MOST_PER_BYTE, "{name}: {text_name}: {each} instructions for each of {bytes} bytes");
+        assert!(each <= most_per_byte, "{name}: {text_name}: {each} instructions for each of {bytes} bytes");
     }
 }
 
 #[test]
 fn byte_level_tokenizers_are_built_in_a_step_and_cheap() {
-    for pre in ["default", "llama-bpe", "qwen2", "smollm", "gpt-4o", "deepseek-coder"] {
-        check_costs(pre, TinyLlama { pre, ..TinyLlama::default() });
+    for pre in ["default", "llama-bpe", "qwen2", "smollm", "gpt-4o"] {
+        check_costs(pre, TinyLlama { pre, ..TinyLlama::default() }, MOST_PER_BYTE);
     }
+    // Two searches for every word beyond ASCII.
+    let pre = "deepseek-coder";
+    check_costs(pre, TinyLlama { pre, ..TinyLlama::default() }, MOST_PER_BYTE * 2);
 }
 
 #[test]
 fn sentence_piece_tokenizers_are_built_in_a_step_and_cheap() {
-    check_costs("SentencePiece", TinyLlama::sentence_piece());
+    check_costs("SentencePiece", TinyLlama::sentence_piece(), MOST_PER_BYTE);
 }
