@@ -4,7 +4,7 @@
 //! Everything here is exact or a single IEEE operation per step, so all targets agree; the loops are plain Rust that
 //! compilers vectorise.
 
-use crate::math::lanes::{F32x4, ROUND, store_rounded};
+use crate::math::lanes::{F32x4, I32x4, ROUND, store_rounded};
 use crate::math::{all_finite, max_abs};
 use crate::pack::layout::{COLUMNS, HALF_COLUMNS, OFFSET_LIMIT};
 
@@ -143,13 +143,8 @@ impl Activations {
 
 /// Sum of 16 or 32 codes, below 2^24 and so exact in `f32` too.
 fn group_sum<const C: usize>(codes: &[i16; C]) -> i32 {
-    let mut lanes = [0i32; 8];
-    for codes in codes.as_chunks::<8>().0 {
-        for (lane, &code) in lanes.iter_mut().zip(codes) {
-            *lane += i32::from(code);
-        }
-    }
-    lanes.into_iter().sum()
+    let pairs = codes.as_chunks::<8>().0.iter().map(I32x4::pair_sums);
+    pairs.fold(I32x4::splat(0), I32x4::plus).total()
 }
 
 /// Quantises one vector to as many codes of at most `limit` (below 2^15) in magnitude, the first of `codes`; returns the

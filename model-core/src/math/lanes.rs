@@ -20,7 +20,7 @@ const EXP2: [f32; 5] = [0.999_999_3, 0.693_121_8, 0.240_247_44, 0.055_917_86, 0.
 #[derive(Clone, Copy)]
 pub(crate) struct F32x4(Floats);
 
-/// Four integers, for maxima over the bits of floats.
+/// Four integers, for maxima over the bits of floats and for sums of codes.
 #[derive(Clone, Copy)]
 pub(crate) struct I32x4(Ints);
 
@@ -118,6 +118,24 @@ impl I32x4 {
         Self(backend::splat_ints(value))
     }
 
+    /// The sums of neighbouring pairs.
+    #[inline(always)]
+    pub fn pair_sums(codes: &[i16; 8]) -> Self {
+        Self(backend::pair_sums(codes))
+    }
+
+    /// Lane by lane; nothing may overflow.
+    #[inline(always)]
+    pub fn plus(self, other: Self) -> Self {
+        Self(backend::add_ints(self.0, other.0))
+    }
+
+    /// The sum of the lanes, which may not overflow.
+    #[inline(always)]
+    pub fn total(self) -> i32 {
+        backend::total(self.0)
+    }
+
     /// Lane by lane.
     #[inline(always)]
     pub fn max(self, other: Self) -> Self {
@@ -196,6 +214,14 @@ mod tests {
         assert_eq!(lanes.swap_pairs().to_array(), [2.0, -3.0, 1.5, -0.0]);
         let with_nan = F32x4::load(&[1.0, f32::NAN, f32::INFINITY, 0.0]).magnitude_bits();
         assert!(I32x4::splat(0).max(with_nan).most() > f32::INFINITY.to_bits() as i32);
+    }
+
+    #[test]
+    fn codes_are_summed_exactly() {
+        let codes = [32767, 32767, -32767, -32767, 1, -2, 3, 4];
+        assert_eq!(I32x4::pair_sums(&codes).total(), 6);
+        assert_eq!(I32x4::pair_sums(&[i16::MAX; 8]).plus(I32x4::pair_sums(&[i16::MAX; 8])).total(), 16 * 32767);
+        assert_eq!(I32x4::pair_sums(&codes).most(), 65534);
     }
 
     #[test]

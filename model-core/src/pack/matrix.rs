@@ -101,8 +101,12 @@ fn coded_row(bytes: &[u8], layout: Layout, row: usize, out: &mut [f32]) {
     for (out, group) in out.chunks_exact_mut(columns).zip(groups) {
         let stored = float_at(group, width.code_bytes(columns) + 4 * lane);
         let scale = if is_high(width, lane) { stored / HIGH_SCALE } else { stored };
-        for (column, out) in out.iter_mut().enumerate() {
-            *out = scale * f32::from(code_at(group, width, lane, column));
+        match width {
+            Width::Byte => write_row::<{ 2 * ROWS }>(group, lane, out, |byte| scale * f32::from(byte)),
+            Width::Nibble if is_high(width, lane) => {
+                write_row::<ROWS>(group, lane - ROWS / 2, out, |byte| scale * f32::from(byte >> 4));
+            }
+            Width::Nibble => write_row::<ROWS>(group, lane, out, |byte| scale * f32::from((byte & 0x0f) - 8)),
         }
     }
     for section in layout.sections() {
@@ -116,12 +120,11 @@ fn is_high(width: Width, lane: usize) -> bool {
     width == Width::Nibble && lane >= ROWS / 2
 }
 
-fn code_at(group: &[u8], width: Width, lane: usize, column: usize) -> i8 {
-    let byte = |rows: usize| group[2 * rows * (column / 2) + 2 * (lane % rows) + column % 2] as i8;
-    match width {
-        Width::Byte => byte(ROWS),
-        Width::Nibble if is_high(width, lane) => byte(ROWS / 2) >> 4,
-        Width::Nibble => (byte(ROWS / 2) & 0x0f) - 8,
+/// The values of one row of a group, in which each pair of columns has B bytes.
+#[inline(always)]
+fn write_row<const B: usize>(group: &[u8], lane: usize, out: &mut [f32], value: impl Fn(i8) -> f32) {
+    for (out, pair) in out.as_chunks_mut::<2>().0.iter_mut().zip(group.as_chunks::<B>().0) {
+        *out = [pair[2 * lane], pair[2 * lane + 1]].map(|byte| value(byte as i8));
     }
 }
 

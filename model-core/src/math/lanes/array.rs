@@ -95,3 +95,18 @@ pub(super) fn most_int(x: Ints) -> i32 {
 pub(super) fn store_low_halves(a: Floats, b: Floats, to: &mut [i16; 8]) {
     *to = from_fn(|i| if i < 4 { a[i].to_bits() as i16 } else { b[i - 4].to_bits() as i16 });
 }
+
+#[inline(always)]
+pub(super) fn pair_sums(codes: &[i16; 8]) -> Ints {
+    from_fn(|i| i32::from(codes[2 * i]) + i32::from(codes[2 * i + 1]))
+}
+
+#[inline(always)]
+pub(super) fn add_ints(a: Ints, b: Ints) -> Ints {
+    from_fn(|i| a[i].wrapping_add(b[i]))
+}
+
+#[inline(always)]
+pub(super) fn total(x: Ints) -> i32 {
+    x.into_iter().fold(0, i32::wrapping_add)
+}

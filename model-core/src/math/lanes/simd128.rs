@@ -100,3 +100,20 @@ pub(super) fn store_low_halves(a: Floats, b: Floats, to: &mut [i16; 8]) {
     // SAFETY: the reference is valid for 16 bytes; wasm stores accept any alignment.
     unsafe { v128_store(to.as_mut_ptr().cast(), halves) }
 }
+
+#[inline(always)]
+pub(super) fn pair_sums(codes: &[i16; 8]) -> Ints {
+    // SAFETY: the reference is valid for 16 bytes; wasm loads accept any alignment.
+    i32x4_extadd_pairwise_i16x8(unsafe { v128_load(codes.as_ptr().cast()) })
+}
+
+#[inline(always)]
+pub(super) fn add_ints(a: Ints, b: Ints) -> Ints {
+    i32x4_add(a, b)
+}
+
+#[inline(always)]
+pub(super) fn total(x: Ints) -> i32 {
+    let pairs = i32x4_add(x, i32x4_shuffle::<2, 3, 0, 1>(x, x));
+    i32x4_extract_lane::<0>(pairs) + i32x4_extract_lane::<1>(pairs)
+}
