@@ -33,7 +33,7 @@ enum Path {
 }
 
 /// What names the scalar path: nothing can in a wasm module whose machine has vectors for certain. It is not to carry
-/// along half a megabyte that never runs, unless for tests.
+/// along a megabyte that never runs, unless for tests.
 #[cfg(any(not(all(target_arch = "wasm32", target_feature = "simd128")), feature = "fixtures"))]
 type Portable = ();
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128", not(feature = "fixtures")))]

@@ -76,8 +76,8 @@ impl Product {
     }
 }
 
-/// Computes row groups `first..last`, a multiple of [`Isa::ROW_GROUPS`], for all tokens. Walks the rows outside where activations come from memory, the
-/// columns outside where they are held in registers.
+/// Computes row groups `first..last`, a multiple of [`Isa::ROW_GROUPS`], for all tokens. Walks the rows outside where
+/// activations come from memory, the columns outside where they are held in registers.
 ///
 /// # Safety
 /// As [`Isa`]; the row groups exist, in the layout of `S`.
