@@ -1,3 +1,4 @@
 //! What the `icllama` command is made of.
 
+pub mod endpoint;
 pub mod shim;

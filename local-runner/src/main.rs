@@ -47,6 +47,7 @@ enum Command {
     Parity(commands::parity::Args),
     Bench(commands::bench::Args),
     Shim(commands::shim::Args),
+    Replica(commands::replica::Args),
 }
 
 fn main() -> ExitCode {
@@ -74,6 +75,7 @@ fn dispatch(command: Command, output: Output) -> Result<()> {
         Command::Parity(args) => args.exec(output),
         Command::Bench(args) => args.exec(output),
         Command::Shim(args) => args.exec(output),
+        Command::Replica(args) => args.exec(output),
     }
 }
 

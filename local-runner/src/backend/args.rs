@@ -136,18 +136,26 @@ impl ShimArgs {
     /// # Errors
     /// If it is not where it was said to be, or not built.
     pub fn wasm_path(&self) -> Result<PathBuf> {
-        let given = self.wasm.clone().or_else(|| env::var_os("ICLLAMA_WASM").map(PathBuf::from));
-        if let Some(path) = given {
-            if !path.is_file() {
-                bail!("there is no canister wasm at {}; build it with scripts/build-canister.sh", path.display());
-            }
-            return Ok(path);
+        wasm_path(self.wasm.clone())
+    }
+}
+
+/// Finds the canister's wasm: where it was said to be, or where it is built.
+///
+/// # Errors
+/// If it is not there.
+pub fn wasm_path(given: Option<PathBuf>) -> Result<PathBuf> {
+    let given = given.or_else(|| env::var_os("ICLLAMA_WASM").map(PathBuf::from));
+    if let Some(path) = given {
+        if !path.is_file() {
+            bail!("there is no canister wasm at {}; build it with scripts/build-canister.sh", path.display());
         }
-        match default_wasm_paths().into_iter().find(|path| path.is_file()) {
-            Some(path) => Ok(path),
-            None => bail!(
-                "no target/icllama.wasm.gz found; build it with scripts/build-canister.sh, or name it with --wasm"
-            ),
+        return Ok(path);
+    }
+    match default_wasm_paths().into_iter().find(|path| path.is_file()) {
+        Some(path) => Ok(path),
+        None => {
+            bail!("no target/icllama.wasm.gz found; build it with scripts/build-canister.sh, or name it with --wasm")
         }
     }
 }

@@ -6,7 +6,7 @@ mod cost;
 pub mod native;
 pub mod shim;
 
-pub use args::{BackendArgs, BackendKind, ModeArgs, ShimArgs};
+pub use args::{BackendArgs, BackendKind, ModeArgs, ShimArgs, wasm_path};
 pub use cost::{CallCost, Cost, Phase, UPDATE_LIMIT, cost_table};
 
 use std::time::Duration;

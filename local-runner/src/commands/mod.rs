@@ -8,6 +8,7 @@ mod logprobs;
 pub mod parity;
 pub mod perplexity;
 pub mod quantize;
+pub mod replica;
 pub mod run;
 pub mod shim;
 pub mod tokenize;

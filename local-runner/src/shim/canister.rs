@@ -1,8 +1,10 @@
 //! One canister: its code, memories, settings and open calls.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use candid::Principal;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::call_context::{OpenCalls, Origin};
@@ -16,7 +18,7 @@ use super::reject::{Reject, error_code};
 use super::stable::StableMemory;
 
 /// What controllers decide about a canister.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
     /// Who controls the canister.
     pub controllers: BTreeSet<Principal>,
@@ -41,7 +43,7 @@ pub struct Settings {
 }
 
 /// Who may read a canister's log.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LogVisibility {
     /// Its controllers.
     Controllers,
@@ -107,8 +109,8 @@ impl Settings {
 pub struct Code {
     /// SHA-256 of the bytes that were uploaded, gzip included.
     pub hash: [u8; 32],
-    /// Size of those bytes.
-    pub uploaded_bytes: u64,
+    /// Those bytes.
+    pub(super) uploaded: Arc<[u8]>,
     pub(super) module: CanisterModule,
     pub(super) prepared: Prepared<Execution>,
     pub(super) wasm: WasmState,
@@ -124,12 +126,22 @@ impl Code {
         let prepared = module.prepare(linker)?;
         let wasm = WasmState::new(&module)?;
         let hash = Sha256::digest(bytes).into();
-        Ok(Self { hash, uploaded_bytes: bytes.len() as u64, module, prepared, wasm })
+        Ok(Self { hash, uploaded: bytes.into(), module, prepared, wasm })
     }
 
     /// What the module declares.
     pub fn info(&self) -> &ModuleInfo {
         self.module.info()
+    }
+
+    /// The module as it was uploaded, gzipped or not.
+    pub fn uploaded(&self) -> &Arc<[u8]> {
+        &self.uploaded
+    }
+
+    /// Size of the module as it was uploaded.
+    pub fn uploaded_bytes(&self) -> u64 {
+        self.uploaded.len() as u64
     }
 
     /// Whether the module exports a system entry point such as `canister_heartbeat`.
@@ -250,6 +262,18 @@ impl Canister {
         &self.history
     }
 
+    /// Chunks waiting for an install.
+    pub fn chunks(&self) -> impl Iterator<Item = &[u8]> {
+        self.chunks.values().map(Vec::as_slice)
+    }
+
+    /// Keeps a chunk; answers its hash.
+    pub(super) fn store_chunk(&mut self, chunk: Vec<u8>) -> [u8; 32] {
+        let hash = Sha256::digest(&chunk).into();
+        self.chunks.insert(hash, chunk);
+        hash
+    }
+
     /// Notes a change that has just been made.
     pub(super) fn record(&mut self, time_ns: u64, author: Author, change: Change) {
         self.history.push(Entry { time_ns, version: self.version, author, change });
@@ -257,7 +281,7 @@ impl Canister {
 
     /// Memory that storage is paid for, in bytes.
     pub fn memory_bytes(&self) -> u64 {
-        let module = self.code.as_ref().map_or(0, |code| code.uploaded_bytes);
+        let module = self.code.as_ref().map_or(0, Code::uploaded_bytes);
         let chunks: u64 = self.chunks.values().map(|chunk| chunk.len() as u64).sum();
         self.heap_bytes() + self.stable.bytes() + module + chunks
     }

@@ -66,17 +66,23 @@ impl Config {
     }
 }
 
-/// A key of the right form that nobody has the secret of.
-fn placeholder_root_key() -> Vec<u8> {
-    /// DER header of a BLS12-381 public key of 96 bytes.
+/// A BLS12-381 public key in DER, the form in which root keys are given.
+pub fn root_key_der(key: &[u8; 96]) -> Vec<u8> {
+    /// DER header of a public key of 96 bytes.
     const DER_HEADER: [u8; 37] = [
         0x30, 0x81, 0x82, 0x30, 0x1d, 0x06, 0x0d, 0x2b, 0x06, 0x01, 0x04, 0x01, 0x82, 0xdc, 0x7c, 0x05, 0x03, 0x01,
         0x02, 0x01, 0x06, 0x0c, 0x2b, 0x06, 0x01, 0x04, 0x01, 0x82, 0xdc, 0x7c, 0x05, 0x03, 0x02, 0x01, 0x03, 0x61,
         0x00,
     ];
-    let mut key = DER_HEADER.to_vec();
-    for part in 0..3u8 {
-        key.extend_from_slice(&Sha256::digest([b"icllama placeholder root key ".as_slice(), &[part]].concat()));
+    [DER_HEADER.as_slice(), key].concat()
+}
+
+/// A key of the right form that nobody has the secret of.
+fn placeholder_root_key() -> Vec<u8> {
+    let mut key = [0; 96];
+    for (part, bytes) in (0u8..).zip(key.chunks_exact_mut(32)) {
+        let digest = Sha256::digest([b"icllama placeholder root key ".as_slice(), &[part]].concat());
+        bytes.copy_from_slice(&digest);
     }
-    key
+    root_key_der(&key)
 }

@@ -16,6 +16,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use wasmtime::{Config, OptLevel, Val};
 
@@ -209,12 +210,17 @@ impl<T: 'static> Clone for Prepared<T> {
 }
 
 /// Value of a global between two instances; floats as bits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum GlobalValue {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GlobalValue {
+    /// A 32-bit integer.
     I32(i32),
+    /// A 64-bit integer.
     I64(i64),
+    /// Bits of a 32-bit float.
     F32(u32),
+    /// Bits of a 64-bit float.
     F64(u64),
+    /// A vector.
     V128(u128),
 }
 
@@ -268,6 +274,32 @@ impl WasmState {
         }
         heap.commit()?;
         Ok(Self { heap, globals: None, committed_globals: None })
+    }
+
+    /// The state that [`WasmState::globals`] and the heap's pages described; everything else in the heap is zero.
+    ///
+    /// # Errors
+    /// If the globals are not those of this module, or the heap cannot be made.
+    pub fn restored(
+        module: &CanisterModule,
+        heap_bytes: u64,
+        globals: Option<Vec<GlobalValue>>,
+    ) -> Result<Self, LoadError> {
+        let (_, max_pages) = module.0.info.memory_pages.unwrap_or_default();
+        let found = globals.as_ref().map_or(module.0.mutable_globals, Vec::len);
+        if found != module.0.mutable_globals {
+            let text = format!("{found} values for the module's {} mutable globals", module.0.mutable_globals);
+            return Err(LoadError::Engine(text));
+        }
+        let pages = u32::try_from(heap_bytes / super::costs::WASM_PAGE_BYTES).unwrap_or(u32::MAX);
+        let mut heap = Heap::new(pages, max_pages)?;
+        heap.commit()?;
+        Ok(Self { heap, globals: globals.clone(), committed_globals: globals })
+    }
+
+    /// Values of the mutable globals as committed; none before the module's code ran for the first time.
+    pub fn globals(&self) -> Option<&[GlobalValue]> {
+        self.committed_globals.as_deref()
     }
 
     /// Size of the heap in bytes.

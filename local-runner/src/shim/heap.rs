@@ -241,6 +241,11 @@ impl Heap {
         self.region.with_bytes_mut(offset, bytes.len() as u64, |out| out.copy_from_slice(bytes))
     }
 
+    /// The numbers of the pages that may hold other bytes than zeros.
+    pub(super) fn filled_pages(&self) -> Vec<u32> {
+        self.region.with(|tracker| tracker.filled_pages())
+    }
+
     /// Starts an execution: page counts are zero.
     pub(super) fn begin(&mut self) -> Result<(), HeapError> {
         Ok(self.region.with(Tracker::begin)?)

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use candid::Principal;
+use serde::{Deserialize, Serialize};
 
 use super::replica::InstallMode;
 
@@ -10,7 +11,7 @@ use super::replica::InstallMode;
 const KEPT_CHANGES: usize = 20;
 
 /// What was changed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Change {
     /// The canister was created.
     Created {
@@ -34,7 +35,7 @@ pub enum Change {
 }
 
 /// One change.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// When, in nanoseconds since 1970.
     pub time_ns: u64,
@@ -47,7 +48,7 @@ pub struct Entry {
 }
 
 /// Who changed a canister.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Author {
     /// A user.
     User(Principal),
@@ -65,7 +66,7 @@ impl Author {
 }
 
 /// Changes of one canister.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct History {
     entries: VecDeque<Entry>,
     total: u64,

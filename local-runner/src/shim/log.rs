@@ -2,11 +2,13 @@
 
 use std::collections::VecDeque;
 
+use serde::{Deserialize, Serialize};
+
 /// Bytes that a record takes besides its text, as the platform counts them.
 const RECORD_OVERHEAD_BYTES: usize = 16;
 
 /// One record of a canister's log.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogRecord {
     /// Number of the record; counts all records the canister ever wrote.
     pub index: u64,
@@ -24,7 +26,7 @@ impl LogRecord {
 }
 
 /// The newest records of a canister, up to a number of bytes; by default none.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CanisterLog {
     records: VecDeque<LogRecord>,
     next_index: u64,

@@ -49,6 +49,8 @@ pub mod error_code {
     pub const CANISTER_ID_ALREADY_EXISTS: u32 = 205;
     /// A `stop_canister` call was not answered in time.
     pub const STOP_CANISTER_TIMEOUT: u32 = 206;
+    /// The replica does not take part any more; the platform's code for a subnet that cools down.
+    pub const SHUTTING_DOWN: u32 = 211;
     /// The canister's balance does not cover the call.
     pub const CANISTER_OUT_OF_CYCLES: u32 = 207;
     /// No canister with this id.

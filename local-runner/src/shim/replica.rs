@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use candid::Principal;
 
-use super::call_context::CallId;
+use super::call_context::{CallId, Origin};
 use super::canister::{Canister, Settings};
 use super::config::Config;
 use super::costs::PageCharges;
@@ -20,7 +20,7 @@ use super::ic0;
 use super::limits::Limits;
 use super::message::World;
 use super::mode::Mode;
-use super::queue::{Message, task_export};
+use super::queue::{Message, Request, task_export};
 use super::reject::{Reject, error_code};
 use super::report::{CallReport, MessageReport};
 
@@ -30,8 +30,10 @@ mod ingress;
 mod install;
 mod lifecycle;
 mod query;
+mod snapshot;
 
 pub use install::InstallMode;
+pub use snapshot::{CanisterSnapshot, Memories, Progress, RestoreError};
 
 /// Canister ids are eight bytes of number and two bytes that say "canister of this kind".
 const CANISTER_ID_SUFFIX: [u8; 2] = [1, 1];
@@ -76,7 +78,12 @@ pub struct Replica {
     pub(super) next_call: CallId,
     pub(super) next_canister: u64,
     pub(super) random_blocks: u64,
+    /// Makes certificates of certified data for queries, if somebody can sign them.
+    pub(super) certifier: Option<Certifier>,
 }
+
+/// Makes the certificate of a canister's certified data.
+pub type Certifier = Box<dyn Fn(&Canister) -> Vec<u8> + Send>;
 
 impl Replica {
     /// An empty replica.
@@ -107,7 +114,13 @@ impl Replica {
             // The first id is that of the platform's first application canister, rrkah-fqaaa-aaaaa-aaaaq-cai.
             next_canister: 1,
             random_blocks: 0,
+            certifier: None,
         })
+    }
+
+    /// Has queries see certificates that `certifier` makes; by default they see what nobody signed.
+    pub fn set_certifier(&mut self, certifier: Certifier) {
+        self.certifier = Some(certifier);
     }
 
     /// How the replica was set up.
@@ -223,9 +236,14 @@ impl Replica {
 
     /// One round: moves the clock by the configured step, runs due timers and heartbeats, and processes the queue.
     pub fn tick(&mut self) -> Vec<MessageReport> {
-        self.advance_time(self.world.config.tick_ns);
-        self.schedule_tasks();
+        self.begin_round(self.world.config.tick_ns);
         self.process()
+    }
+
+    /// Moves the clock, and queues due timers and heartbeats without executing them.
+    pub fn begin_round(&mut self, by_ns: u64) {
+        self.advance_time(by_ns);
+        self.schedule_tasks();
     }
 
     /// Runs timers that are due without moving the clock, and processes the queue.
@@ -311,8 +329,7 @@ impl Replica {
                 messages += 1;
             } else {
                 ticks += 1;
-                self.advance_time(self.world.config.tick_ns);
-                self.schedule_tasks();
+                self.begin_round(self.world.config.tick_ns);
             }
         };
         let ingress = self.ingress_usage.remove(&call).unwrap_or_default();
@@ -321,7 +338,22 @@ impl Replica {
 
     /// The answer to a submitted call, once there is one.
     pub fn answer(&mut self, call: CallId) -> Option<Result<Vec<u8>, Reject>> {
-        self.answers.remove(&call)
+        let answer = self.answers.remove(&call)?;
+        self.ingress_usage.remove(&call);
+        Some(answer)
+    }
+
+    /// The call of a user that the next step executes, if it does.
+    pub fn next_ingress(&self) -> Option<CallId> {
+        match self.queue.front()? {
+            Message::Request(Request { origin: Origin::Ingress(call), .. }) => Some(*call),
+            _ => None,
+        }
+    }
+
+    /// Whether nothing is queued and no canister waits for an answer.
+    pub fn is_idle(&self) -> bool {
+        self.queue.is_empty() && self.canisters.values().all(|canister| canister.calls.is_empty())
     }
 }
 

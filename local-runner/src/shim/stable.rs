@@ -98,6 +98,12 @@ impl StableMemory {
         self.pages.iter().flatten().count() as u64 * WASM_PAGE_BYTES
     }
 
+    /// The pages that hold content, with their numbers.
+    pub fn filled_pages(&self) -> impl Iterator<Item = (u64, &[u8])> {
+        let numbered = (0..).zip(&self.pages);
+        numbered.filter_map(|(number, page)| Some((number, page.as_deref()?.as_ref())))
+    }
+
     /// Grows by `more` zero pages unless the result exceeds `max_pages`; answers the old size in pages.
     pub fn grow(&mut self, more: u64, max_pages: u64) -> Option<u64> {
         let old = self.pages();

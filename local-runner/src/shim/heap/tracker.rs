@@ -93,6 +93,11 @@ impl Tracker {
         self.pages
     }
 
+    /// Pages that may hold other bytes than zeros.
+    pub(super) fn filled_pages(&self) -> Vec<u32> {
+        (0..self.pages as u32).filter(|&page| self.flags[page as usize] & FILLED != 0).collect()
+    }
+
     pub(super) fn counts(&self) -> PageCounts {
         self.counts
     }

@@ -74,8 +74,7 @@ impl Replica {
         if (canister.chunks.len() as u64 + 1) * memory.chunk_bytes > memory.chunk_store_bytes {
             return Err(refuse(format!("the chunk store is full at {} bytes", memory.chunk_store_bytes)));
         }
-        let hash: [u8; 32] = Sha256::digest(&arg.chunk).into();
-        canister.chunks.insert(hash, arg.chunk.into_vec());
+        let hash = canister.store_chunk(arg.chunk.into_vec());
         canister.charge_cycles(&world, world.tariff().upload_chunk());
         encode((ChunkHash { hash: ByteBuf::from(hash) },))
     }

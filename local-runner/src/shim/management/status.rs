@@ -2,7 +2,7 @@
 
 use serde_bytes::ByteBuf;
 
-use super::super::canister::{Canister, Status};
+use super::super::canister::{Canister, Code, Status};
 use super::super::history::{Author, Change, Entry};
 use super::super::reject::{Reject, error_code};
 use super::super::replica::{InstallMode, Replica};
@@ -93,7 +93,7 @@ fn status(canister: &Canister, idle_day: u128) -> StatusResult {
         memory_metrics: MemoryMetrics {
             wasm_memory_size: canister.heap_bytes().into(),
             stable_memory_size: canister.stable().bytes().into(),
-            wasm_binary_size: code.map_or(0, |code| code.uploaded_bytes).into(),
+            wasm_binary_size: code.map_or(0, Code::uploaded_bytes).into(),
             custom_sections_size: metadata.into(),
             wasm_chunk_store_size: chunks.into(),
             ..MemoryMetrics::default()

@@ -1,6 +1,7 @@
 //! Installing, reinstalling and upgrading a canister: all or nothing.
 
 use candid::Principal;
+use serde::{Deserialize, Serialize};
 
 use super::super::canister::{Canister, Code};
 use super::super::cycles::Usage;
@@ -16,7 +17,7 @@ use super::super::trap::Trap;
 use super::Replica;
 
 /// What happens to what the canister holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum InstallMode {
     /// Into an empty canister.
     Install,

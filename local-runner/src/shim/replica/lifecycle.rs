@@ -85,6 +85,30 @@ impl Replica {
         }
     }
 
+    /// Rejects all calls that are queued and all that wait for a canister to stop; answers that are on their way stay.
+    ///
+    /// For an end of the replica that leaves no canister waiting for an answer that nobody will give.
+    pub fn reject_open_calls(&mut self) {
+        let reject = || Reject::new(error_code::SHUTTING_DOWN, "the replica is being shut down");
+        let queued = std::mem::take(&mut self.queue);
+        for message in queued {
+            match message {
+                Message::Request(request) => self.respond(request.origin, Err(reject()), request.cycles),
+                Message::Response(_) => self.queue.push_back(message),
+                Message::Task { .. } => {}
+            }
+        }
+        let mut waiting = Vec::new();
+        for canister in self.canisters.values_mut() {
+            if let Status::Stopping(requests) = &mut canister.status {
+                waiting.append(requests);
+            }
+        }
+        for request in waiting {
+            self.respond(request.origin, Err(reject()), request.cycles);
+        }
+    }
+
     /// Gives up best-effort calls whose deadline has passed; cycles sent with them are lost.
     pub(super) fn expire_calls(&mut self) {
         let now_ns = self.world.time_ns;

@@ -15,8 +15,8 @@ use super::super::module::MethodKind;
 use super::super::reject::{Reject, error_code};
 use super::super::report::CallReport;
 use super::super::trap::Trap;
-use super::Replica;
 use super::deliver::{callback_job, method_export};
+use super::{Certifier, Replica};
 
 /// What all executions of one query call graph share.
 struct Graph {
@@ -104,7 +104,8 @@ impl Replica {
     /// Executes one step of a query; the changes stay until the end of the graph. Answers whether it trapped.
     fn run_part(&mut self, graph: &mut Graph, part: &mut Part, job: Job<'_>) -> bool {
         let Some(canister) = self.canisters.get_mut(&part.canister) else { return true };
-        let certificate = (graph.stack.len() == 1).then(|| certificate(canister));
+        let outermost = graph.stack.len() == 1 && asks_for_certificate(canister);
+        let certificate = outermost.then(|| certificate(canister, self.certifier.as_ref()));
         let instructions = if job.mode == Mode::CompositeCleanup { job.instructions } else { graph.instructions_left };
         let Some(outcome) = canister.execute(&self.world, Job { instructions, certificate, ..job }) else {
             return true;
@@ -168,7 +169,15 @@ fn query_mode(canister: &Canister, method: &str) -> Result<Mode, Reject> {
     }
 }
 
-/// What a query gets as certificate: the certified data behind a prefix that says that nobody signed it.
-fn certificate(canister: &Canister) -> Vec<u8> {
+/// Whether the module can see a certificate: making one may be expensive.
+fn asks_for_certificate(canister: &Canister) -> bool {
+    canister.code().is_some_and(|code| code.info().imports.iter().any(|name| name.starts_with("data_certificate_")))
+}
+
+/// What a query gets as certificate. Without somebody who signs it is the certified data behind a prefix that says so.
+fn certificate(canister: &Canister, certifier: Option<&Certifier>) -> Vec<u8> {
+    if let Some(certify) = certifier {
+        return certify(canister);
+    }
     [b"icllama shim, not signed: ".as_slice(), canister.certified_data()].concat()
 }

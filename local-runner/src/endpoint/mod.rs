@@ -1,0 +1,220 @@
+//! A local endpoint of the Internet Computer: the shim behind the platform's HTTPS interface, for agents, command line
+//! tools and browsers.
+//!
+//! - [`server`] and [`api`] take requests apart; [`envelope`] and [`signature`] check who sends them; [`effective`] which
+//!   canister they are about; [`call`], [`query`] and [`read_state`] answer them, [`gateway`] and [`streaming`] serve what
+//!   canisters show browsers;
+//! - [`state`] is what may be read at any time: the [`tree`] of which certificates show parts, [`requests`], [`keys`];
+//! - [`executor`] is the thread that owns the canisters, [`store`] the folder that they are kept in.
+//!
+//! What it does and where it deviates from the platform: `docs/replica.md`.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use candid::Principal;
+use tokio::runtime::Runtime;
+use tokio::sync::watch;
+
+mod api;
+mod call;
+mod effective;
+mod encoding;
+mod envelope;
+mod executor;
+mod gateway;
+mod keys;
+mod query;
+mod read_state;
+mod requests;
+mod server;
+mod signature;
+mod state;
+mod store;
+mod streaming;
+mod tree;
+
+pub use executor::{Log, Pace};
+pub use store::StoreError;
+
+use crate::shim::engine::LoadError;
+use crate::shim::{Config, Replica};
+use executor::{Executor, Handle};
+use keys::SubnetKeys;
+use state::State;
+use store::Store;
+
+/// Threads that read and write connections; canisters have their own.
+const CONNECTION_THREADS: usize = 2;
+
+/// How an endpoint is set up.
+pub struct Options {
+    /// Address to listen at.
+    pub host: IpAddr,
+    /// Port to listen at; 0 for any that is free.
+    pub port: u16,
+    /// Folder that the replica is kept in; none to forget everything.
+    pub folder: Option<PathBuf>,
+    /// How often rounds and saves happen.
+    pub pace: Pace,
+    /// How long a synchronous call waits before the client has to poll.
+    pub sync: Duration,
+    /// Set-up of the replica; key, seed and time are the endpoint's own.
+    pub config: Config,
+    /// Told about every message.
+    pub log: Log,
+}
+
+/// Why an endpoint cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum EndpointError {
+    /// The port is in use.
+    #[error("port {} of {} is in use; stop what uses it, or choose another with --port (0 for any)", .0.port(), .0.ip())]
+    PortTaken(SocketAddr),
+    /// The address cannot be listened at.
+    #[error("cannot listen at {address}: {reason}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        reason: io::Error,
+    },
+    /// The folder cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The engine does not run here.
+    #[error(transparent)]
+    Engine(#[from] LoadError),
+    /// The system gives no threads.
+    #[error("cannot start the endpoint's threads: {0}")]
+    Threads(io::Error),
+}
+
+/// What requests are answered with.
+struct Shared {
+    state: Arc<State>,
+    executor: Handle,
+    sync: Duration,
+}
+
+/// An endpoint that does not answer yet: its port is taken, its replica restored.
+pub struct Setup {
+    /// The replica, to be changed before anybody else can.
+    pub replica: Replica,
+    listener: std::net::TcpListener,
+    address: SocketAddr,
+    keys: SubnetKeys,
+    store: Option<Store>,
+    pace: Pace,
+    sync: Duration,
+    log: Log,
+}
+
+impl Setup {
+    /// Takes the port, and restores what is kept in the folder.
+    ///
+    /// # Errors
+    /// If the port is taken, or the folder cannot be used.
+    pub fn open(options: Options) -> Result<Self, EndpointError> {
+        let Options { host, port, folder, pace, sync, config, log } = options;
+        let wanted = SocketAddr::new(host, port);
+        let refused = |reason: io::Error| match reason.kind() {
+            io::ErrorKind::AddrInUse => EndpointError::PortTaken(wanted),
+            _ => EndpointError::Listen { address: wanted, reason },
+        };
+        let listener = std::net::TcpListener::bind(wanted).map_err(refused)?;
+        let address = listener.local_addr().map_err(refused)?;
+        listener.set_nonblocking(true).map_err(refused)?;
+        let (mut store, keys) = match folder {
+            Some(folder) => Store::open(&folder).map(|(store, keys)| (Some(store), keys))?,
+            None => (None, SubnetKeys::random()),
+        };
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+        let mut replica = Replica::new(Config {
+            root_key: keys.root_key_der().to_vec(),
+            seed: keys.random_seed(),
+            start_time_ns: u64::try_from(now).unwrap_or(u64::MAX),
+            ..config
+        })?;
+        if let Some(store) = &mut store {
+            store.restore(&mut replica)?;
+        }
+        Ok(Self { replica, listener, address, keys, store, pace, sync, log })
+    }
+
+    /// Begins to answer and to execute.
+    ///
+    /// # Errors
+    /// If the system gives no threads.
+    pub fn serve(self) -> Result<Endpoint, EndpointError> {
+        let Self { replica, listener, address, keys, store, pace, sync, log } = self;
+        let state = Arc::new(State::new(keys, replica.time_ns()));
+        let executor = Executor::new(replica, Arc::clone(&state), store, pace, log);
+        let (executor, thread) = executor.spawn().map_err(EndpointError::Threads)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(CONNECTION_THREADS)
+            .thread_name("http")
+            .enable_all()
+            .build()
+            .map_err(EndpointError::Threads)?;
+        let listener = {
+            let _inside = runtime.enter();
+            tokio::net::TcpListener::from_std(listener).map_err(EndpointError::Threads)?
+        };
+        let (stop, stopping) = watch::channel(false);
+        let shared = Arc::new(Shared { state: Arc::clone(&state), executor: executor.clone(), sync });
+        let server = runtime.spawn(server::serve(listener, shared, stopping));
+        Ok(Endpoint { address, state, executor, thread, runtime, server, stop })
+    }
+}
+
+/// An endpoint that answers.
+pub struct Endpoint {
+    address: SocketAddr,
+    state: Arc<State>,
+    executor: Handle,
+    thread: JoinHandle<Result<(), StoreError>>,
+    runtime: Runtime,
+    server: tokio::task::JoinHandle<()>,
+    stop: watch::Sender<bool>,
+}
+
+impl Endpoint {
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The subnet's public key in DER.
+    pub fn root_key(&self) -> &[u8] {
+        self.state.keys.root_key_der()
+    }
+
+    /// The subnet's id.
+    pub fn subnet_id(&self) -> Principal {
+        self.state.keys.subnet_id()
+    }
+
+    /// Whether it has ended by itself, which it should not.
+    pub fn has_failed(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    /// Executes what is open, saves, and ends.
+    ///
+    /// # Errors
+    /// If it cannot be saved.
+    pub fn stop(self) -> Result<(), StoreError> {
+        let Self { executor, thread, runtime, server, stop, .. } = self;
+        executor.stop();
+        let saved = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        stop.send_replace(true);
+        // It ends by itself, or has failed already.
+        runtime.block_on(server).ok();
+        saved
+    }
+}

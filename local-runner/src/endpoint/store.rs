@@ -1,0 +1,371 @@
+//! A replica in a folder: keys, canisters, modules and memories, so that the next run goes on where this one ended.
+//!
+//! ```text
+//! lock            held while a replica uses the folder
+//! keys.json       secrets of subnet and node, readable for the owner only
+//! replica.json    what is there: the clock, and each canister with the names of its files
+//! blobs/HASH      modules and stored chunks, by their SHA-256
+//! memory/NAME     pages of a heap or stable memory that are not zero: number (8 bytes, little-endian), 64 KiB
+//! ```
+//!
+//! `replica.json` is replaced last and at once, and names only files that are whole: an interrupted save leaves the one
+//! before it. Memories of canisters that did not change are not written again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use candid::Principal;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::encoding::hex;
+use super::keys::{Secrets, SubnetKeys};
+use crate::shim::replica::{CanisterSnapshot, Memories, Progress, RestoreError};
+use crate::shim::{Canister, Replica};
+
+/// The form of the folder.
+const FORMAT: u32 = 1;
+const PAGE_BYTES: usize = 65_536;
+const BUFFER_BYTES: usize = 1 << 20;
+
+/// Why a replica cannot be kept or restored.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The system refused an operation.
+    #[error("cannot {action} {}: {reason}", path.display())]
+    Io {
+        /// What was to be done.
+        action: &'static str,
+        /// With which file.
+        path: PathBuf,
+        /// What the system said.
+        reason: io::Error,
+    },
+    /// Another replica uses the folder.
+    #[error("another replica uses {}; stop it, or take another folder", .0.display())]
+    Locked(PathBuf),
+    /// A file does not hold what it should.
+    #[error("{} is damaged: {reason}; restore it, or begin with an empty folder", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A file was written by another version of this program.
+    #[error("{} has format {found}, this program reads format {FORMAT}", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+    },
+    /// A canister cannot be restored.
+    #[error("cannot restore canister {canister}: {reason}")]
+    Canister {
+        /// Which one.
+        canister: Principal,
+        /// Why not.
+        reason: RestoreError,
+    },
+    /// Calls are open, which cannot be kept.
+    #[error("canisters are still waiting for answers; the folder keeps what was saved before")]
+    Busy,
+}
+
+/// The keys as they are kept.
+#[derive(Serialize, Deserialize)]
+struct KeysFile {
+    root_secret: String,
+    node_secret: String,
+}
+
+/// What is kept of the replica.
+#[derive(Serialize, Deserialize)]
+struct Manifest {
+    format: u32,
+    /// Counts saves; part of the names of memory files.
+    serial: u64,
+    progress: Progress,
+    canisters: Vec<Kept>,
+}
+
+/// What is kept of a canister.
+#[derive(Clone, Serialize, Deserialize)]
+struct Kept {
+    snapshot: CanisterSnapshot,
+    /// Blob of the module.
+    module: Option<String>,
+    /// Blobs of the stored chunks.
+    chunks: Vec<String>,
+    heap: Pages,
+    stable: Pages,
+}
+
+/// A memory file.
+#[derive(Clone, Serialize, Deserialize)]
+struct Pages {
+    file: String,
+    pages: u64,
+}
+
+/// A folder that a replica is kept in, locked for others.
+pub struct Store {
+    folder: PathBuf,
+    serial: u64,
+    /// What the folder holds.
+    kept: BTreeMap<Principal, Kept>,
+    /// Held until the end.
+    _lock: File,
+}
+
+fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
+    let path = path.to_owned();
+    move |reason| StoreError::Io { action, path, reason }
+}
+
+fn damaged(path: &Path, reason: impl ToString) -> StoreError {
+    StoreError::Damaged { path: path.to_owned(), reason: reason.to_string() }
+}
+
+impl Store {
+    /// Opens or makes a folder; answers the keys that are kept there, new ones if there were none.
+    ///
+    /// # Errors
+    /// If another replica uses it, or it cannot be read or written.
+    pub fn open(folder: &Path) -> Result<(Self, SubnetKeys), StoreError> {
+        for part in [folder.to_owned(), folder.join("blobs"), folder.join("memory")] {
+            let mut builder = fs::DirBuilder::new();
+            builder.recursive(true).mode(0o700).create(&part).map_err(io_error("make", &part))?;
+        }
+        let path = folder.join("lock");
+        let lock = OpenOptions::new().create(true).append(true).open(&path).map_err(io_error("open", &path))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(StoreError::Locked(folder.to_owned())),
+            Err(TryLockError::Error(reason)) => return Err(io_error("lock", &path)(reason)),
+        }
+        let keys = keys(&folder.join("keys.json"))?;
+        Ok((Self { folder: folder.to_owned(), serial: 0, kept: BTreeMap::new(), _lock: lock }, keys))
+    }
+
+    /// Puts what is kept into an empty replica; answers the number of canisters.
+    ///
+    /// # Errors
+    /// If a file is damaged, or a module is refused.
+    pub fn restore(&mut self, replica: &mut Replica) -> Result<usize, StoreError> {
+        let path = self.folder.join("replica.json");
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+            Err(error) => return Err(io_error("read", &path)(error)),
+        };
+        check_format(&path, &text)?;
+        let manifest: Manifest = serde_json::from_slice(&text).map_err(|error| damaged(&path, error))?;
+        self.serial = manifest.serial;
+        for kept in manifest.canisters {
+            self.restore_canister(replica, &kept)?;
+            self.kept.insert(kept.snapshot.id, kept);
+        }
+        replica.restore_progress(manifest.progress);
+        Ok(self.kept.len())
+    }
+
+    fn restore_canister(&self, replica: &mut Replica, kept: &Kept) -> Result<(), StoreError> {
+        let module = kept.module.as_deref().map(|name| self.read_blob(name)).transpose()?;
+        let chunks = kept.chunks.iter().map(|name| self.read_blob(name)).collect::<Result<_, _>>()?;
+        let memories = Memories {
+            module: module.as_deref(),
+            chunks,
+            heap: &mut self.read_pages(&kept.heap)?,
+            stable: &mut self.read_pages(&kept.stable)?,
+        };
+        let canister = kept.snapshot.id;
+        let restored = replica.restore_canister(kept.snapshot.clone(), memories);
+        restored.map_err(|reason| StoreError::Canister { canister, reason })
+    }
+
+    /// Keeps a replica, which must be idle.
+    ///
+    /// # Errors
+    /// If the folder cannot be written; it holds what it held before then.
+    pub fn save(&mut self, replica: &mut Replica) -> Result<(), StoreError> {
+        self.serial += 1;
+        let ids: Vec<_> = replica.canisters().map(Canister::id).collect();
+        let mut kept = BTreeMap::new();
+        for id in ids {
+            if let Some(canister) = self.save_canister(replica, id)? {
+                kept.insert(id, canister);
+            }
+        }
+        let progress = replica.progress();
+        let manifest =
+            Manifest { format: FORMAT, serial: self.serial, progress, canisters: kept.values().cloned().collect() };
+        let path = self.folder.join("replica.json");
+        let text = serde_json::to_vec(&manifest).map_err(|error| damaged(&path, error))?;
+        replace(&path, &text)?;
+        self.kept = kept;
+        self.remove_unused();
+        Ok(())
+    }
+
+    fn save_canister(&self, replica: &mut Replica, id: Principal) -> Result<Option<Kept>, StoreError> {
+        let Some(canister) = replica.canister(id) else { return Ok(None) };
+        let snapshot = canister.snapshot();
+        let module = canister.code().map(|code| self.write_blob(code.uploaded())).transpose()?;
+        let chunks = canister.chunks().map(|chunk| self.write_blob(chunk)).collect::<Result<_, _>>()?;
+        let unchanged = self.kept.get(&id).filter(|kept| kept.snapshot == snapshot && kept.module == module);
+        let (heap, stable) = match unchanged {
+            Some(kept) => (kept.heap.clone(), kept.stable.clone()),
+            None => {
+                let stable = self.write_pages(&format!("{id}-{}.stable", self.serial), |visit| {
+                    canister.stable().filled_pages().try_for_each(|(page, bytes)| visit(page, bytes))
+                })?;
+                let heap =
+                    self.write_pages(&format!("{id}-{}.heap", self.serial), |visit| replica.visit_heap(id, visit))?;
+                (heap, stable)
+            }
+        };
+        Ok(Some(Kept { snapshot, module, chunks, heap, stable }))
+    }
+
+    fn blob(&self, name: &str) -> PathBuf {
+        self.folder.join("blobs").join(name)
+    }
+
+    fn memory(&self, name: &str) -> PathBuf {
+        self.folder.join("memory").join(name)
+    }
+
+    /// Writes a blob unless it is there; answers its name.
+    fn write_blob(&self, bytes: &[u8]) -> Result<String, StoreError> {
+        let name = hex(&Sha256::digest(bytes));
+        let path = self.blob(&name);
+        if !path.exists() {
+            replace(&path, bytes)?;
+        }
+        Ok(name)
+    }
+
+    fn read_blob(&self, name: &str) -> Result<Vec<u8>, StoreError> {
+        let path = self.blob(name);
+        let bytes = fs::read(&path).map_err(io_error("read", &path))?;
+        if hex(&Sha256::digest(&bytes)) != name {
+            return Err(damaged(&path, "its content does not have the hash that is its name"));
+        }
+        Ok(bytes)
+    }
+
+    fn write_pages(
+        &self,
+        name: &str,
+        source: impl FnOnce(&mut dyn FnMut(u64, &[u8]) -> io::Result<()>) -> io::Result<()>,
+    ) -> Result<Pages, StoreError> {
+        let path = self.memory(name);
+        let write = || {
+            let mut file = BufWriter::with_capacity(BUFFER_BYTES, File::create(&path)?);
+            let mut pages = 0;
+            source(&mut |page, bytes| {
+                if bytes.iter().any(|&byte| byte != 0) {
+                    file.write_all(&page.to_le_bytes())?;
+                    file.write_all(bytes)?;
+                    pages += 1;
+                }
+                Ok(())
+            })?;
+            file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+            Ok(pages)
+        };
+        let pages = write().map_err(io_error("write", &path))?;
+        Ok(Pages { file: name.to_owned(), pages })
+    }
+
+    fn read_pages(&self, kept: &Pages) -> Result<impl Iterator<Item = io::Result<(u64, Vec<u8>)>> + use<>, StoreError> {
+        let path = self.memory(&kept.file);
+        let file = File::open(&path).map_err(io_error("read", &path))?;
+        let mut file = BufReader::with_capacity(BUFFER_BYTES, file);
+        Ok((0..kept.pages).map(move |_| {
+            let mut number = [0; 8];
+            file.read_exact(&mut number)?;
+            let mut bytes = vec![0; PAGE_BYTES];
+            file.read_exact(&mut bytes)?;
+            Ok((u64::from_le_bytes(number), bytes))
+        }))
+    }
+
+    /// Removes files that nothing names any more. What cannot be removed does no harm.
+    fn remove_unused(&self) {
+        let mut used: BTreeSet<&str> = BTreeSet::new();
+        for kept in self.kept.values() {
+            used.extend(kept.module.iter().chain(&kept.chunks).map(String::as_str));
+            used.extend([kept.heap.file.as_str(), kept.stable.file.as_str()]);
+        }
+        for part in ["blobs", "memory"] {
+            let entries = fs::read_dir(self.folder.join(part)).into_iter().flatten().flatten();
+            for entry in entries.filter(|entry| !entry.file_name().to_str().is_some_and(|name| used.contains(name))) {
+                fs::remove_file(entry.path()).ok();
+            }
+        }
+    }
+}
+
+/// Refuses a manifest of another format before its other parts are looked at.
+fn check_format(path: &Path, text: &[u8]) -> Result<(), StoreError> {
+    #[derive(Deserialize)]
+    struct Head {
+        format: u32,
+    }
+    let Head { format } = serde_json::from_slice(text).map_err(|error| damaged(path, error))?;
+    if format == FORMAT { Ok(()) } else { Err(StoreError::Format { path: path.to_owned(), found: format }) }
+}
+
+/// The keys in a file, or new ones, which are put there.
+fn keys(path: &Path) -> Result<SubnetKeys, StoreError> {
+    match fs::read(path) {
+        Ok(text) => {
+            let file: KeysFile = serde_json::from_slice(&text).map_err(|error| damaged(path, error))?;
+            let secrets = secret(&file.root_secret).zip(secret(&file.node_secret));
+            let keys = secrets.and_then(|(root, node)| SubnetKeys::from_secrets(&Secrets { root, node }));
+            keys.ok_or_else(|| damaged(path, "its secrets are no keys"))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let keys = SubnetKeys::random();
+            let Secrets { root, node } = keys.secrets();
+            let file = KeysFile { root_secret: hex(&root), node_secret: hex(&node) };
+            let text = serde_json::to_vec(&file).map_err(|error| damaged(path, error))?;
+            replace(path, &text)?;
+            Ok(keys)
+        }
+        Err(error) => Err(io_error("read", path)(error)),
+    }
+}
+
+fn secret(digits: &str) -> Option<[u8; 32]> {
+    let mut bytes = [0; 32];
+    let digits = digits.as_bytes();
+    if digits.len() != 2 * bytes.len() {
+        return None;
+    }
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+    }
+    Some(bytes)
+}
+
+/// Writes a file, for its owner only, that appears whole in place of the one before.
+fn replace(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    let part = path.with_extension("part");
+    let write = || {
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&part, path)
+    };
+    write().map_err(io_error("write", path))
+}
+
+#[cfg(test)]
+mod tests;
