@@ -21,6 +21,11 @@ check "lint" cargo clippy --workspace --all-targets -- -D warnings
 check "lint for wasm" cargo clippy -p model-core -p canister --target wasm32-unknown-unknown -- -D warnings
 check "wasm kernels" cargo build --locked -p kernel-probe --target wasm32-unknown-unknown --profile canister
 check "tests" tests
+if command -v npm >/dev/null; then
+  check "clients" scripts/test-clients.sh "${CARGO_TARGET_DIR:-target}/debug/icllama"
+else
+  echo "=== clients: skipped, npm not found"
+fi
 check "documentation" env RUSTDOCFLAGS=-Dwarnings cargo doc --workspace --no-deps --quiet
 
 if ((${#failed[@]})); then

@@ -243,3 +243,33 @@ fn adds_instructions_of_a_call_over_its_executions() {
     assert!(all > this + report.messages[0].instructions);
     assert!(all < report.messages[0].instructions + report.messages[2].instructions);
 }
+
+#[test]
+fn a_replica_that_ends_leaves_nobody_waiting() {
+    let (mut shim, callee) = pair();
+    let replica = &mut shim.replica;
+    assert!(replica.is_idle());
+    let call = replica.submit(shim.id, user(), "ask", callee.as_slice()).unwrap();
+    assert_eq!(replica.next_ingress(), Some(call));
+    replica.step();
+    assert_eq!((replica.next_ingress(), replica.is_idle()), (None, false), "the call to the other canister is queued");
+    let stop = candid::encode_one(StopArg { canister_id: shim.id }).unwrap();
+    let stop = replica.submit(Principal::management_canister(), user(), "stop_canister", &stop).unwrap();
+    replica.queue.rotate_right(1);
+    replica.step();
+    assert!(replica.answer(stop).is_none(), "it waits for the open call");
+
+    replica.reject_open_calls();
+    let stopped = replica.answer(stop).unwrap().unwrap_err();
+    assert_eq!((stopped.code, stopped.error_code), (RejectCode::SysTransient, 211));
+    assert_eq!(replica.queued(), 1, "the reject of the call to the other canister");
+    replica.step();
+    let reply = replica.answer(call).unwrap().unwrap();
+    assert_eq!(reply[0], RejectCode::SysTransient as u8);
+    assert!(replica.is_idle());
+}
+
+#[derive(candid::CandidType)]
+struct StopArg {
+    canister_id: Principal,
+}
