@@ -321,6 +321,74 @@ fn a_call_that_takes_long_is_polled_and_keeps_nobody_waiting() {
 }
 
 #[test]
+fn calls_of_many_clients_are_all_executed() {
+    let (endpoint, canister) = with_canister(options(None), &counter_wasm());
+    let address = endpoint.address();
+    let clients: Vec<_> = (1..=4u8)
+        .map(|number| {
+            std::thread::spawn(move || {
+                block_on(async {
+                    let agent = agent(address, BasicIdentity::from_raw_key(&[number; 32])).await;
+                    for _ in 0..10 {
+                        inc(&agent, canister, number).await.unwrap();
+                        get(&agent, canister).await;
+                    }
+                });
+            })
+        })
+        .collect();
+    clients.into_iter().for_each(|client| client.join().unwrap());
+    block_on(async { assert_eq!(get(&agent(address, user()).await, canister).await, 10 * (1 + 2 + 3 + 4)) });
+    endpoint.stop().unwrap();
+}
+
+#[test]
+fn only_what_concerns_the_reader_and_the_canister_is_read() {
+    let (endpoint, canister) = with_canister(options(None), &counter_wasm());
+    let other = Principal::from_text("r7inp-6aaaa-aaaaa-aaabq-cai").unwrap();
+    block_on(async {
+        let agent = agent(endpoint.address(), user()).await;
+        let read = |path: Vec<&'static [u8]>, of: Principal| {
+            let mut path: Vec<ic_certification::Label> = path.into_iter().map(Into::into).collect();
+            if path.len() > 1 && path[0].as_bytes() == b"canister" {
+                path[1] = of.as_slice().into();
+            }
+            agent.read_state_raw(vec![path], canister)
+        };
+        assert!(read(vec![b"time"], canister).await.is_ok());
+        assert!(read(vec![b"canister", b"", b"controllers"], canister).await.is_ok());
+        for (path, of, expected) in [
+            (vec![&b"canister"[..], b"", b"controllers"], other, 400),
+            (vec![b"canister", b"", b"certified_data"], canister, 404),
+            (vec![b"canister"], canister, 404),
+            (vec![b"request_status"], canister, 404),
+            (vec![b"request_status", b"short"], canister, 400),
+            (vec![], canister, 404),
+        ] {
+            let refused = read(path, of).await;
+            assert!(matches!(&refused, Err(AgentError::HttpError(error)) if error.status == expected), "{refused:?}");
+        }
+        let many = agent.read_state_raw(vec![vec!["time".into()]; 1001], canister).await;
+        assert!(matches!(&many, Err(AgentError::HttpError(error)) if error.status == 400), "{many:?}");
+    });
+    endpoint.stop().unwrap();
+}
+
+#[test]
+fn the_subnet_takes_calls_to_the_management_canister_only() {
+    let (endpoint, canister) = with_canister(options(None), &counter_wasm());
+    let agent = block_on(agent(endpoint.address(), user()));
+    let path = format!("/api/v4/subnet/{}/call", endpoint.subnet_id());
+    for (callee, method, status) in [(Principal::management_canister(), "raw_rand", 200), (canister, "inc", 400)] {
+        let arg = candid::encode_args(()).unwrap();
+        let signed = agent.update(&callee, method).with_arg(arg).sign().unwrap().signed_update;
+        let answer = http(endpoint.address(), "POST", &path, &[], &signed);
+        assert_eq!(answer.status, status, "{}", answer.text());
+    }
+    endpoint.stop().unwrap();
+}
+
+#[test]
 fn time_passes_and_timers_fire_between_calls() {
     let (endpoint, canister) = with_canister(options(None), &counter_wasm());
     block_on(async {

@@ -1,11 +1,11 @@
 //! A local endpoint of the Internet Computer: the shim behind the platform's HTTPS interface, for agents, command line
 //! tools and browsers.
 //!
-//! - [`server`] and [`api`] take requests apart; [`envelope`] and [`signature`] check who sends them; [`effective`] which
-//!   canister they are about; [`call`], [`query`] and [`read_state`] answer them, [`gateway`] and [`streaming`] serve what
-//!   canisters show browsers;
-//! - [`state`] is what may be read at any time: the [`tree`] of which certificates show parts, [`requests`], [`keys`];
-//! - [`executor`] is the thread that owns the canisters, [`store`] the folder that they are kept in.
+//! - `server` and `api` take requests apart; `envelope` and `signature` check who sends them, `effective` which canister
+//!   they are about; `call`, `query` and `read_state` answer them, `gateway` and `streaming` serve what canisters show
+//!   browsers;
+//! - `state` is what may be read at any time: the `tree` of which certificates show parts, `requests`, `keys`;
+//! - `executor` is the thread that owns the canisters, `store` the folder that they are kept in.
 //!
 //! What it does and where it deviates from the platform: `docs/replica.md`.
 

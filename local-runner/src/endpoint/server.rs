@@ -24,8 +24,9 @@ use super::Shared;
 
 /// Largest body: an ingress message of 2 MiB with its envelope and room for what the platform refuses by itself.
 const BODY_BYTES: usize = 4 << 20;
-/// How long a client may take for the head of a request, and how long a connection stays without one.
-const HEAD_TIME: Duration = Duration::from_secs(60);
+/// How long a client may take for the head of a request, and how long a connection stays without one: longer than clients
+/// keep idle connections, so that it is they who close them.
+const HEAD_TIME: Duration = Duration::from_secs(120);
 /// How long a client may take for a body.
 const BODY_TIME: Duration = Duration::from_secs(60);
 /// How long answers that are on their way may take at the end.

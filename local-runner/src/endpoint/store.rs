@@ -5,11 +5,12 @@
 //! keys.json       secrets of subnet and node, readable for the owner only
 //! replica.json    what is there: the clock, and each canister with the names of its files
 //! blobs/HASH      modules and stored chunks, by their SHA-256
-//! memory/NAME     pages of a heap or stable memory that are not zero: number (8 bytes, little-endian), 64 KiB
+//! memory/NAME     pages of a heap or stable memory: number (8 bytes, little-endian), 64 KiB
 //! ```
 //!
 //! `replica.json` is replaced last and at once, and names only files that are whole: an interrupted save leaves the one
-//! before it. Memories of canisters that did not change are not written again.
+//! before it. A memory is a first file with all its pages that are not zero, and files with those that changed later; when
+//! these outgrow the first, all pages are written anew.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -23,13 +24,15 @@ use sha2::{Digest, Sha256};
 
 use super::encoding::hex;
 use super::keys::{Secrets, SubnetKeys};
-use crate::shim::replica::{CanisterSnapshot, Memories, Progress, RestoreError};
+use crate::shim::replica::{CanisterSnapshot, Memories, Memory, Progress, RestoreError, Visit};
 use crate::shim::{Canister, Replica};
 
 /// The form of the folder.
 const FORMAT: u32 = 1;
 const PAGE_BYTES: usize = 65_536;
 const BUFFER_BYTES: usize = 1 << 20;
+/// Most files of one memory: each is opened at the next start.
+const MEMORY_FILES: usize = 64;
 
 /// Why a replica cannot be kept or restored.
 #[derive(Debug, thiserror::Error)]
@@ -101,15 +104,30 @@ struct Kept {
     module: Option<String>,
     /// Blobs of the stored chunks.
     chunks: Vec<String>,
-    heap: Pages,
-    stable: Pages,
+    heap: Vec<Pages>,
+    stable: Vec<Pages>,
 }
 
-/// A memory file.
+impl Kept {
+    fn pages(&self, memory: Memory) -> &[Pages] {
+        match memory {
+            Memory::Heap => &self.heap,
+            Memory::Stable => &self.stable,
+        }
+    }
+}
+
+/// A memory file; later ones replace pages of earlier ones.
 #[derive(Clone, Serialize, Deserialize)]
 struct Pages {
     file: String,
     pages: u64,
+}
+
+/// Whether changes make up less than the first file, and are not too many.
+fn is_worth_extending(files: &[Pages]) -> bool {
+    let [first, changes @ ..] = files else { return false };
+    files.len() < MEMORY_FILES && changes.iter().map(|file| file.pages).sum::<u64>() <= first.pages
 }
 
 /// A folder that a replica is kept in, locked for others.
@@ -171,6 +189,7 @@ impl Store {
             self.kept.insert(kept.snapshot.id, kept);
         }
         replica.restore_progress(manifest.progress);
+        replica.mark_saved();
         Ok(self.kept.len())
     }
 
@@ -207,6 +226,7 @@ impl Store {
         let path = self.folder.join("replica.json");
         let text = serde_json::to_vec(&manifest).map_err(|error| damaged(&path, error))?;
         replace(&path, &text)?;
+        replica.mark_saved();
         self.kept = kept;
         self.remove_unused();
         Ok(())
@@ -217,19 +237,34 @@ impl Store {
         let snapshot = canister.snapshot();
         let module = canister.code().map(|code| self.write_blob(code.uploaded())).transpose()?;
         let chunks = canister.chunks().map(|chunk| self.write_blob(chunk)).collect::<Result<_, _>>()?;
-        let unchanged = self.kept.get(&id).filter(|kept| kept.snapshot == snapshot && kept.module == module);
-        let (heap, stable) = match unchanged {
-            Some(kept) => (kept.heap.clone(), kept.stable.clone()),
+        let before = self.kept.get(&id);
+        let unchanged = before.filter(|kept| kept.snapshot == snapshot && kept.module == module);
+        let [heap, stable] = match unchanged {
+            Some(kept) => [kept.heap.clone(), kept.stable.clone()],
             None => {
-                let stable = self.write_pages(&format!("{id}-{}.stable", self.serial), |visit| {
-                    canister.stable().filled_pages().try_for_each(|(page, bytes)| visit(page, bytes))
-                })?;
-                let heap =
-                    self.write_pages(&format!("{id}-{}.heap", self.serial), |visit| replica.visit_heap(id, visit))?;
-                (heap, stable)
+                let heap = self.save_memory(replica, id, Memory::Heap, before)?;
+                [heap, self.save_memory(replica, id, Memory::Stable, before)?]
             }
         };
         Ok(Some(Kept { snapshot, module, chunks, heap, stable }))
+    }
+
+    /// Writes what changed of a memory, or all of it.
+    fn save_memory(
+        &self,
+        replica: &mut Replica,
+        id: Principal,
+        memory: Memory,
+        before: Option<&Kept>,
+    ) -> Result<Vec<Pages>, StoreError> {
+        let was_saved = replica.canister(id).is_some_and(|canister| canister.was_saved(memory));
+        let before = before.map_or(&[][..], |kept| kept.pages(memory));
+        let extend = was_saved && is_worth_extending(before);
+        let kind = if memory == Memory::Heap { "heap" } else { "stable" };
+        let name = format!("{id}-{}.{kind}", self.serial);
+        let written = self.write_pages(name, |visit| replica.visit_pages(id, memory, !extend, visit))?;
+        let kept = if extend { before } else { &[] };
+        Ok(kept.iter().cloned().chain([written]).collect())
     }
 
     fn blob(&self, name: &str) -> PathBuf {
@@ -259,41 +294,43 @@ impl Store {
         Ok(bytes)
     }
 
-    fn write_pages(
-        &self,
-        name: &str,
-        source: impl FnOnce(&mut dyn FnMut(u64, &[u8]) -> io::Result<()>) -> io::Result<()>,
-    ) -> Result<Pages, StoreError> {
-        let path = self.memory(name);
+    fn write_pages(&self, file: String, source: impl FnOnce(Visit<'_>) -> io::Result<()>) -> Result<Pages, StoreError> {
+        let path = self.memory(&file);
         let write = || {
             let mut file = BufWriter::with_capacity(BUFFER_BYTES, File::create(&path)?);
             let mut pages = 0;
             source(&mut |page, bytes| {
-                if bytes.iter().any(|&byte| byte != 0) {
-                    file.write_all(&page.to_le_bytes())?;
-                    file.write_all(bytes)?;
-                    pages += 1;
-                }
+                file.write_all(&page.to_le_bytes())?;
+                file.write_all(bytes)?;
+                pages += 1;
                 Ok(())
             })?;
             file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
             Ok(pages)
         };
         let pages = write().map_err(io_error("write", &path))?;
-        Ok(Pages { file: name.to_owned(), pages })
+        Ok(Pages { file, pages })
     }
 
-    fn read_pages(&self, kept: &Pages) -> Result<impl Iterator<Item = io::Result<(u64, Vec<u8>)>> + use<>, StoreError> {
-        let path = self.memory(&kept.file);
-        let file = File::open(&path).map_err(io_error("read", &path))?;
-        let mut file = BufReader::with_capacity(BUFFER_BYTES, file);
-        Ok((0..kept.pages).map(move |_| {
-            let mut number = [0; 8];
-            file.read_exact(&mut number)?;
-            let mut bytes = vec![0; PAGE_BYTES];
-            file.read_exact(&mut bytes)?;
-            Ok((u64::from_le_bytes(number), bytes))
-        }))
+    /// The pages of all files of a memory, in order.
+    fn read_pages(
+        &self,
+        files: &[Pages],
+    ) -> Result<impl Iterator<Item = io::Result<(u64, Vec<u8>)>> + use<>, StoreError> {
+        let mut parts = Vec::new();
+        for Pages { file, pages } in files {
+            let path = self.memory(file);
+            let file = File::open(&path).map_err(io_error("read", &path))?;
+            let mut file = BufReader::with_capacity(BUFFER_BYTES, file);
+            parts.push((0..*pages).map(move |_| {
+                let mut number = [0; 8];
+                file.read_exact(&mut number)?;
+                let mut bytes = vec![0; PAGE_BYTES];
+                file.read_exact(&mut bytes)?;
+                Ok((u64::from_le_bytes(number), bytes))
+            }));
+        }
+        Ok(parts.into_iter().flatten())
     }
 
     /// Removes files that nothing names any more. What cannot be removed does no harm.
@@ -301,7 +338,7 @@ impl Store {
         let mut used: BTreeSet<&str> = BTreeSet::new();
         for kept in self.kept.values() {
             used.extend(kept.module.iter().chain(&kept.chunks).map(String::as_str));
-            used.extend([kept.heap.file.as_str(), kept.stable.file.as_str()]);
+            used.extend(kept.heap.iter().chain(&kept.stable).map(|pages| pages.file.as_str()));
         }
         for part in ["blobs", "memory"] {
             let entries = fs::read_dir(self.folder.join(part)).into_iter().flatten().flatten();

@@ -258,6 +258,8 @@ pub struct WasmState {
     /// Values of the mutable globals; none before the first success, when an instance's initial values hold.
     globals: Option<Vec<GlobalValue>>,
     committed_globals: Option<Vec<GlobalValue>>,
+    /// The heap was kept elsewhere; only some of its pages changed since.
+    saved: bool,
 }
 
 impl WasmState {
@@ -273,7 +275,7 @@ impl WasmState {
             written.map_err(|range| LoadError::Engine(format!("a data segment does not fit: {range}")))?;
         }
         heap.commit()?;
-        Ok(Self { heap, globals: None, committed_globals: None })
+        Ok(Self { heap, globals: None, committed_globals: None, saved: false })
     }
 
     /// The state that [`WasmState::globals`] and the heap's pages described; everything else in the heap is zero.
@@ -294,7 +296,7 @@ impl WasmState {
         let pages = u32::try_from(heap_bytes / super::costs::WASM_PAGE_BYTES).unwrap_or(u32::MAX);
         let mut heap = Heap::new(pages, max_pages)?;
         heap.commit()?;
-        Ok(Self { heap, globals: globals.clone(), committed_globals: globals })
+        Ok(Self { heap, globals: globals.clone(), committed_globals: globals, saved: false })
     }
 
     /// Values of the mutable globals as committed; none before the module's code ran for the first time.
@@ -323,6 +325,22 @@ impl WasmState {
     pub fn rollback(&mut self) -> Result<(), HeapError> {
         self.globals.clone_from(&self.committed_globals);
         self.heap.rollback()
+    }
+
+    /// Whether the heap was kept elsewhere.
+    pub fn was_saved(&self) -> bool {
+        self.saved
+    }
+
+    /// Notes that the heap as committed was kept elsewhere.
+    pub fn mark_saved(&mut self) {
+        self.saved = true;
+        self.heap.mark_saved();
+    }
+
+    /// The pages of the heap that were committed since it was kept elsewhere, or all that may not be zero.
+    pub fn pages_to_save(&self, all: bool) -> Vec<u32> {
+        if all { self.heap.filled_pages() } else { self.heap.unsaved_pages() }
     }
 
     /// The heap, for inspection between executions.

@@ -246,6 +246,16 @@ impl Heap {
         self.region.with(|tracker| tracker.filled_pages())
     }
 
+    /// The numbers of the pages that were committed since [`Heap::mark_saved`].
+    pub(super) fn unsaved_pages(&self) -> Vec<u32> {
+        self.region.with(|tracker| tracker.unsaved_pages())
+    }
+
+    /// Notes that all that is committed was kept elsewhere.
+    pub(super) fn mark_saved(&mut self) {
+        self.region.with(Tracker::mark_saved);
+    }
+
     /// Starts an execution: page counts are zero.
     pub(super) fn begin(&mut self) -> Result<(), HeapError> {
         Ok(self.region.with(Tracker::begin)?)

@@ -33,7 +33,7 @@ mod query;
 mod snapshot;
 
 pub use install::InstallMode;
-pub use snapshot::{CanisterSnapshot, Memories, Progress, RestoreError};
+pub use snapshot::{CanisterSnapshot, Memories, Memory, Progress, RestoreError, Visit};
 
 /// Canister ids are eight bytes of number and two bytes that say "canister of this kind".
 const CANISTER_ID_SUFFIX: [u8; 2] = [1, 1];

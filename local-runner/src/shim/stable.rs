@@ -4,6 +4,7 @@
 //! A page is 64 KiB; a page that was never written takes no memory. Marks are kept per 4 KiB page, the unit of the
 //! platform's access limits. Knows nothing of limits, charges or modes.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::costs::WASM_PAGE_BYTES;
@@ -80,7 +81,12 @@ pub struct StableMemory {
     message_pages: usize,
     message_undo: usize,
     touched: Touch,
+    /// Pages that were committed since the memory was kept elsewhere; none if it never was.
+    unsaved: Option<BTreeSet<usize>>,
 }
+
+/// A page without content.
+static ZEROS: [u8; PAGE] = [0; PAGE];
 
 impl StableMemory {
     /// Size in 64 KiB pages.
@@ -102,6 +108,18 @@ impl StableMemory {
     pub fn filled_pages(&self) -> impl Iterator<Item = (u64, &[u8])> {
         let numbered = (0..).zip(&self.pages);
         numbered.filter_map(|(number, page)| Some((number, page.as_deref()?.as_ref())))
+    }
+
+    /// The pages that were committed since [`StableMemory::mark_saved`], with their numbers; none if there was no such.
+    pub fn unsaved_pages(&self) -> Option<impl Iterator<Item = (u64, &[u8])>> {
+        let content = |page: usize| self.pages.get(page)?.as_deref().map(AsRef::as_ref);
+        let numbered = move |&page: &usize| (page as u64, content(page).unwrap_or(&ZEROS));
+        Some(self.unsaved.as_ref()?.iter().map(numbered))
+    }
+
+    /// Notes that all that is committed was kept elsewhere.
+    pub fn mark_saved(&mut self) {
+        self.unsaved = Some(BTreeSet::new());
     }
 
     /// Grows by `more` zero pages unless the result exceeds `max_pages`; answers the old size in pages.
@@ -221,6 +239,10 @@ impl StableMemory {
 
     /// Makes everything since the last commit permanent.
     pub fn commit(&mut self) {
+        if let Some(unsaved) = &mut self.unsaved {
+            unsaved.extend(self.undo.iter().map(|(page, _)| *page));
+            unsaved.extend(self.committed_pages..self.pages.len());
+        }
         self.undo.clear();
         self.committed_pages = self.pages.len();
         self.begin_message();

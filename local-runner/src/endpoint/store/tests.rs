@@ -1,5 +1,7 @@
 //! Replicas that go on from a folder.
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::shim::replica::InstallMode;
 use crate::shim::{Config, Reject};
@@ -85,27 +87,127 @@ fn canisters_go_on_where_they_were() {
     assert_eq!(Store::open(folder.path()).unwrap().1.root_key_der(), keys.root_key_der());
 }
 
+fn memory_files(folder: &Path) -> BTreeSet<String> {
+    let names = fs::read_dir(folder.join("memory")).unwrap().map(|entry| entry.unwrap().file_name());
+    names.map(|name| name.into_string().unwrap()).collect()
+}
+
 #[test]
 fn only_what_changed_is_written_and_nothing_is_left_over() {
     let folder = tempfile::tempdir().unwrap();
     let mut replica = empty();
     let (first, second) = (with_counter(&mut replica), with_counter(&mut replica));
     let (mut store, _) = Store::open(folder.path()).unwrap();
-    let files = || {
-        let names = fs::read_dir(folder.path().join("memory")).unwrap().map(|entry| entry.unwrap().file_name());
-        names.map(|name| name.into_string().unwrap()).collect::<BTreeSet<_>>()
-    };
     store.save(&mut replica).unwrap();
-    let before = files();
+    let before = memory_files(folder.path());
     assert_eq!(before.len(), 4);
     replica.update(second, Principal::anonymous(), "count", b"").result.unwrap();
     store.save(&mut replica).unwrap();
-    let after = files();
-    assert_eq!(after.len(), 4);
-    assert!(after.intersection(&before).all(|name| name.starts_with(&first.to_text())));
-    assert_eq!(after.intersection(&before).count(), 2);
+    let after = memory_files(folder.path());
+    let new: Vec<_> = after.difference(&before).collect();
+    assert_eq!((after.len(), new.len()), (6, 2));
+    for file in new {
+        assert!(file.starts_with(&second.to_text()), "{file}");
+        assert_eq!(fs::metadata(folder.path().join("memory").join(file)).unwrap().len(), 8 + PAGE_BYTES as u64);
+    }
+    store.save(&mut replica).unwrap();
+    assert_eq!(memory_files(folder.path()), after, "nothing changed");
+    for _ in 0..9 {
+        replica.update(second, Principal::anonymous(), "count", b"").result.unwrap();
+        store.save(&mut replica).unwrap();
+        assert!(memory_files(folder.path()).len() <= 8, "changes that outgrow the rest are put together");
+    }
     drop(store);
-    assert_eq!(read(&mut restored(folder.path()).1, second), read(&mut replica, second));
+    let (_store, mut again) = restored(folder.path());
+    for canister in [first, second] {
+        assert_eq!(read(&mut again, canister), read(&mut replica, canister));
+    }
+}
+
+/// Writes the byte that its argument begins with to the page that the next byte names, of the heap or of stable memory, and
+/// traps after it if the third says so. `dump` replies with the first byte of 8 pages of each.
+const POKE: &str = r#"(module
+  (import "ic0" "msg_arg_data_copy" (func $arg (param i32 i32 i32)))
+  (import "ic0" "msg_reply" (func $msg_reply))
+  (import "ic0" "msg_reply_data_append" (func $append (param i32 i32)))
+  (import "ic0" "stable64_grow" (func $stable_grow (param i64) (result i64)))
+  (import "ic0" "stable64_write" (func $stable_write (param i64 i64 i64)))
+  (import "ic0" "stable64_read" (func $stable_read (param i64 i64 i64)))
+  (memory (export "memory") 9)
+  (data (i32.const 200000) "image")
+  (func (export "canister_init") (drop (call $stable_grow (i64.const 8))))
+  (func (export "canister_post_upgrade"))
+  (func $address (result i32) (i32.mul (i32.load8_u (i32.const 1)) (i32.const 65536)))
+  (func $finish
+    (if (i32.load8_u (i32.const 2)) (then (unreachable)))
+    (call $msg_reply))
+  (func (export "canister_update heap")
+    (call $arg (i32.const 0) (i32.const 0) (i32.const 3))
+    (i32.store8 (i32.add (i32.const 65536) (call $address)) (i32.load8_u (i32.const 0)))
+    (call $finish))
+  (func (export "canister_update stable")
+    (call $arg (i32.const 0) (i32.const 0) (i32.const 3))
+    (call $stable_write (i64.extend_i32_u (call $address)) (i64.const 0) (i64.const 1))
+    (call $finish))
+  (func (export "canister_query dump") (local $page i32)
+    (loop $next
+      (call $append (i32.add (i32.const 65536) (i32.mul (local.get $page) (i32.const 65536))) (i32.const 1))
+      (call $stable_read (i64.const 10) (i64.extend_i32_u (i32.mul (local.get $page) (i32.const 65536))) (i64.const 1))
+      (call $append (i32.const 10) (i32.const 1))
+      (local.set $page (i32.add (local.get $page) (i32.const 1)))
+      (br_if $next (i32.lt_u (local.get $page) (i32.const 8))))
+    (call $append (i32.const 200000) (i32.const 5))
+    (call $msg_reply)))"#;
+
+#[derive(Debug, Clone)]
+enum Step {
+    Poke { memory: Memory, value: u8, page: u8, trap: bool },
+    Save,
+    Restart,
+    Install(InstallMode),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let memory = prop_oneof![Just(Memory::Heap), Just(Memory::Stable)];
+    let poke = (memory, 0..3u8, 0..8u8, prop::bool::weighted(0.2));
+    prop_oneof![
+        6 => poke.prop_map(|(memory, value, page, trap)| Step::Poke { memory, value, page, trap }),
+        3 => Just(Step::Save),
+        1 => Just(Step::Restart),
+        1 => prop_oneof![Just(InstallMode::UPGRADE), Just(InstallMode::Reinstall)].prop_map(Step::Install),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn any_row_of_changes_saves_and_restarts_keeps_both_memories(steps in prop::collection::vec(step(), 1..40)) {
+        let me = Principal::anonymous();
+        let wasm = wat::parse_str(POKE).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let (mut store, mut replica) = restored(folder.path());
+        let id = replica.create_canister([me]);
+        replica.install(id, InstallMode::Install, &wasm, b"", me).result.unwrap();
+        for step in steps.into_iter().chain([Step::Save, Step::Restart]) {
+            match step {
+                Step::Poke { memory, value, page, trap } => {
+                    let method = if memory == Memory::Heap { "heap" } else { "stable" };
+                    let result = replica.update(id, me, method, &[value, page, trap.into()]).result;
+                    prop_assert_eq!(result.is_err(), trap);
+                }
+                Step::Install(mode) => replica.install(id, mode, &wasm, b"", me).result.map(|_| ()).unwrap(),
+                Step::Save => store.save(&mut replica).unwrap(),
+                Step::Restart => {
+                    store.save(&mut replica).unwrap();
+                    drop(store);
+                    let expected = replica.query(id, me, "dump", b"").result.unwrap();
+                    (store, replica) = restored(folder.path());
+                    prop_assert_eq!(replica.query(id, me, "dump", b"").result.unwrap(), expected);
+                }
+            }
+        }
+    }
 }
 
 #[test]

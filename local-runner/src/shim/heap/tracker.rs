@@ -21,6 +21,8 @@ const FILLED: u8 = 4;
 const SAVED: u8 = 8;
 const OPEN: u8 = 16;
 const WRITABLE: u8 = 32;
+/// The page was committed since it was kept elsewhere.
+const UNSAVED: u8 = 64;
 
 /// Slot number of a page that held only zeros and needs no copy.
 const ZEROS: u32 = u32::MAX;
@@ -95,7 +97,21 @@ impl Tracker {
 
     /// Pages that may hold other bytes than zeros.
     pub(super) fn filled_pages(&self) -> Vec<u32> {
-        (0..self.pages as u32).filter(|&page| self.flags[page as usize] & FILLED != 0).collect()
+        self.pages_with(FILLED)
+    }
+
+    /// Pages that were committed since [`Tracker::mark_saved`].
+    pub(super) fn unsaved_pages(&self) -> Vec<u32> {
+        self.pages_with(UNSAVED)
+    }
+
+    fn pages_with(&self, flag: u8) -> Vec<u32> {
+        (0..self.pages as u32).filter(|&page| self.flags[page as usize] & flag != 0).collect()
+    }
+
+    /// Notes that all that is committed was kept elsewhere.
+    pub(super) fn mark_saved(&mut self) {
+        self.flags.iter_mut().for_each(|flags| *flags &= !UNSAVED);
     }
 
     pub(super) fn counts(&self) -> PageCounts {
@@ -172,6 +188,9 @@ impl Tracker {
     pub(super) fn commit(&mut self) -> io::Result<()> {
         self.settle()?;
         self.committed_pages = self.pages;
+        for saved in &self.log {
+            self.flags[saved.page as usize] |= UNSAVED;
+        }
         self.forget_log()
     }
 

@@ -1,7 +1,9 @@
 //! What has to be kept of a replica so that another one can go on with its canisters.
 //!
 //! A snapshot knows no calls: take it when the replica [is idle](Replica::is_idle). Memories are not part of it, since
-//! they are large: they are read and written page by page.
+//! they are large: they are read and written page by page, and only what changed has to be read again.
+
+use std::io;
 
 use candid::Principal;
 use serde::{Deserialize, Serialize};
@@ -55,6 +57,18 @@ pub struct Progress {
     pub random_blocks: u64,
 }
 
+/// One of the two memories of a canister.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Memory {
+    /// The heap of its module.
+    Heap,
+    /// Stable memory.
+    Stable,
+}
+
+/// Takes the number and the bytes of a page.
+pub type Visit<'a> = &'a mut dyn FnMut(u64, &[u8]) -> io::Result<()>;
+
 /// Module, chunks and memories of a canister that is restored.
 pub struct Memories<'a> {
     /// The module as uploaded, if one is installed.
@@ -62,9 +76,9 @@ pub struct Memories<'a> {
     /// Chunks waiting for an install.
     pub chunks: Vec<Vec<u8>>,
     /// Pages of the heap that are not zero: number and 64 KiB.
-    pub heap: &'a mut dyn Iterator<Item = std::io::Result<(u64, Vec<u8>)>>,
+    pub heap: &'a mut dyn Iterator<Item = io::Result<(u64, Vec<u8>)>>,
     /// Pages of stable memory that are not zero: number and 64 KiB.
-    pub stable: &'a mut dyn Iterator<Item = std::io::Result<(u64, Vec<u8>)>>,
+    pub stable: &'a mut dyn Iterator<Item = io::Result<(u64, Vec<u8>)>>,
 }
 
 /// Why a canister cannot be restored.
@@ -75,7 +89,7 @@ pub enum RestoreError {
     Load(#[from] LoadError),
     /// Its memories cannot be read.
     #[error("its memory cannot be read: {0}")]
-    Read(#[from] std::io::Error),
+    Read(#[from] io::Error),
     /// A page lies outside its memory.
     #[error("page {page} is outside of a memory of {bytes} bytes")]
     Page {
@@ -102,23 +116,29 @@ impl Replica {
         self.random_blocks = progress.random_blocks;
     }
 
-    /// Calls `visit` with the number and the bytes of each page of a canister's heap that may not be zero.
+    /// Calls `visit` with the number and the bytes of each page of a memory that changed since
+    /// [`Replica::mark_saved`]; with `all` of each that may not be zero.
     ///
     /// # Errors
-    /// The first of `visit`, or if the heap cannot be read.
-    pub fn visit_heap(
-        &mut self,
-        id: Principal,
-        visit: &mut dyn FnMut(u64, &[u8]) -> std::io::Result<()>,
-    ) -> std::io::Result<()> {
-        let Some(code) = self.canisters.get_mut(&id).and_then(|canister| canister.code.as_mut()) else { return Ok(()) };
-        let heap = code.wasm.heap();
-        let mut bytes = vec![0; WASM_PAGE_BYTES as usize];
-        for page in heap.filled_pages() {
-            heap.read(u64::from(page) * WASM_PAGE_BYTES, &mut bytes).map_err(std::io::Error::other)?;
-            visit(page.into(), &bytes)?;
+    /// The first of `visit`, or if the memory cannot be read.
+    pub fn visit_pages(&mut self, id: Principal, memory: Memory, all: bool, visit: Visit<'_>) -> io::Result<()> {
+        let Some(canister) = self.canisters.get_mut(&id) else { return Ok(()) };
+        match (memory, canister.stable.unsaved_pages(), canister.code.as_mut()) {
+            (Memory::Stable, Some(mut pages), _) if !all => pages.try_for_each(|(page, bytes)| visit(page, bytes)),
+            (Memory::Stable, ..) => canister.stable.filled_pages().try_for_each(|(page, bytes)| visit(page, bytes)),
+            (Memory::Heap, _, Some(code)) => visit_heap(code, all, visit),
+            (Memory::Heap, _, None) => Ok(()),
         }
-        Ok(())
+    }
+
+    /// Notes that modules and memories of all canisters were kept elsewhere.
+    pub fn mark_saved(&mut self) {
+        for canister in self.canisters.values_mut() {
+            canister.stable.mark_saved();
+            if let Some(code) = &mut canister.code {
+                code.wasm.mark_saved();
+            }
+        }
     }
 
     /// Puts a canister back; one with the same id is replaced.
@@ -165,12 +185,29 @@ impl Replica {
     }
 }
 
+fn visit_heap(code: &mut Code, all: bool, visit: Visit<'_>) -> io::Result<()> {
+    let mut bytes = vec![0; WASM_PAGE_BYTES as usize];
+    for page in code.wasm.pages_to_save(all) {
+        code.wasm.heap().read(u64::from(page) * WASM_PAGE_BYTES, &mut bytes).map_err(io::Error::other)?;
+        visit(page.into(), &bytes)?;
+    }
+    Ok(())
+}
+
 /// Where a page begins; beyond every memory if the number is too large.
 fn offset(page: u64) -> u64 {
     page.saturating_mul(WASM_PAGE_BYTES)
 }
 
 impl Canister {
+    /// Whether a memory was kept elsewhere since it was made, so that only its changes have to be kept.
+    pub fn was_saved(&self, memory: Memory) -> bool {
+        match memory {
+            Memory::Heap => self.code.as_ref().is_some_and(|code| code.wasm.was_saved()),
+            Memory::Stable => self.stable.unsaved_pages().is_some(),
+        }
+    }
+
     /// Everything but module, memories and chunks.
     pub fn snapshot(&self) -> CanisterSnapshot {
         CanisterSnapshot {
