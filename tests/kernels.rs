@@ -8,7 +8,7 @@ use wasmtime::{Engine, Instance, Module, Store};
 fn wasm_kernels_equal_native_ones_bit_for_bit() {
     let path = artifact(
         "wasm32-unknown-unknown/canister/kernel_probe.wasm",
-        "`cargo build -p kernel-probe --target wasm32-unknown-unknown --profile canister`",
+        "`scripts/cargo-wasm.sh build -p kernel-probe --profile canister`",
     )
     .unwrap();
     let engine = Engine::default();
