@@ -18,8 +18,8 @@ check "model" scripts/fetch-model.sh
 check "format" cargo fmt --all --check
 check "canister" scripts/build-canister.sh
 check "lint" cargo clippy --workspace --all-targets -- -D warnings
-check "lint for wasm" cargo clippy -p model-core -p canister --target wasm32-unknown-unknown -- -D warnings
-check "wasm kernels" scripts/cargo-wasm.sh build -p kernel-probe --profile canister
+check "lint for wasm" cargo clippy -p model-core -p canister -p llm-caller --target wasm32-unknown-unknown -- -D warnings
+check "wasm of the tests" scripts/cargo-wasm.sh build -p kernel-probe -p llm-caller --profile canister
 check "tests" tests
 if command -v npm >/dev/null; then
   check "clients" scripts/test-clients.sh "${CARGO_TARGET_DIR:-target}/debug/icllama"

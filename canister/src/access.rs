@@ -109,7 +109,11 @@ pub fn role_needed(method: &str) -> Option<Role> {
         "upload_begin" | "upload_chunk" | "upload_commit" | "upload_abort" | "model_load_step" | "config_set" => {
             Some(Role::Operator)
         }
-        "session_create" | "session_advance" | "session_run" | "session_append" => Some(Role::User),
+        "session_create" | "session_advance" | "session_run" | "session_append" | "v0_chat" | "v1_chat" => {
+            Some(Role::User)
+        }
+        // The canister's own, whose calls are not inspected.
+        "chat_step" => Some(Role::Controller),
         _ => None,
     }
 }

@@ -5,12 +5,19 @@
 mod config;
 mod convert;
 mod error;
+mod http;
+mod llm;
 mod model;
 mod session;
 mod upload;
 
 pub use config::{CanisterInfo, Config, ConfigUpdate, GenerateAccess, InitArg, KvCacheBits, Residency};
 pub use error::{Error, Role};
+pub use http::{HttpRequest, HttpResponse};
+pub use llm::{
+    LlmArgument, LlmAssistantMessage, LlmFunction, LlmFunctionCall, LlmMessage, LlmMessageV0, LlmParameters,
+    LlmProperty, LlmRequest, LlmRequestV0, LlmResponse, LlmRole, LlmTool, LlmToolCall,
+};
 pub use model::{LoadState, ModelInfo, ModelLoadStepArg, ModelLoadStepOk, ModelStatus, RejectedModel, StoredModel};
 pub use session::{
     ChatMessage, FinishReason, Grammar, MessageText, ProfilePart, SessionAdvanceArg, SessionAppendArg, SessionAppendOk,

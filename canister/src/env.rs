@@ -1,5 +1,5 @@
 //! What the service needs from the platform, as a trait with the Internet Computer behind it; tests put
-//! a fake there. Besides the attributes in `lib.rs` the only user of `ic_cdk`.
+//! a fake there. Besides the attributes in `lib.rs` and the calls to itself in `llm` the only user of `ic_cdk`.
 
 use std::time::Duration;
 
@@ -20,6 +20,14 @@ pub trait Env {
     fn counter(&self) -> Counter;
     /// Size of the heap in bytes.
     fn heap_bytes(&self) -> u64;
+    /// The canister's id.
+    fn own_id(&self) -> Principal;
+    /// The canister's balance.
+    fn cycles(&self) -> u128;
+    /// Has the platform certify `root`. In updates only.
+    fn certify(&self, root: &[u8; 32]);
+    /// The platform's certificate for what it was given last; in queries only.
+    fn certificate(&self) -> Option<Vec<u8>>;
     /// Asks for a call of [`crate::service::Service::background`] in a message of its own, soon.
     fn wake_soon(&self);
     /// Asks for a call of [`crate::service::Service::watchdog`] after `delay_ns`.
@@ -60,6 +68,22 @@ impl Env for IcEnv {
 
     fn heap_bytes(&self) -> u64 {
         heap_bytes()
+    }
+
+    fn own_id(&self) -> Principal {
+        ic_cdk::api::canister_self()
+    }
+
+    fn cycles(&self) -> u128 {
+        ic_cdk::api::canister_cycle_balance()
+    }
+
+    fn certify(&self, root: &[u8; 32]) {
+        ic_cdk::api::certified_data_set(root);
+    }
+
+    fn certificate(&self) -> Option<Vec<u8>> {
+        ic_cdk::api::data_certificate()
     }
 
     fn wake_soon(&self) {

@@ -99,6 +99,16 @@ impl<M: Memory> Sessions<M> {
         !self.running.is_empty()
     }
 
+    /// How many do.
+    pub fn running_count(&self) -> usize {
+        self.running.len()
+    }
+
+    /// Heap bytes of all keys and values.
+    pub fn cache_bytes(&self) -> u64 {
+        self.live.values().map(|live| live.session.cache_bytes() as u64).sum()
+    }
+
     /// Tokens of a session that the heap has computed.
     pub fn cached_tokens(&self, id: u64) -> u32 {
         self.live.get(&id).map_or(0, |live| live.session.cached_tokens() as u32)
@@ -329,7 +339,7 @@ impl<M: Memory> Sessions<M> {
     /// Drops the least recently used caches until all together fit into `max_bytes`; never that of `keep`.
     fn evict(&mut self, keep: u64, max_bytes: u64) {
         let bytes = |live: &Live| live.session.cache_bytes() as u64;
-        let mut total: u64 = self.live.values().map(bytes).sum();
+        let mut total = self.cache_bytes();
         while total > max_bytes {
             let others = self.live.iter().filter(|(id, _)| **id != keep);
             let Some(oldest) = others.min_by_key(|(_, live)| live.used).map(|(id, _)| *id) else { return };

@@ -8,8 +8,10 @@ mod decode;
 pub mod directory;
 pub mod env;
 pub mod generate;
+pub mod http;
 mod kv_cache;
 pub mod ledger;
+mod llm;
 pub mod load;
 pub mod memory;
 #[cfg(target_arch = "wasm32")]
@@ -22,8 +24,9 @@ mod testing;
 pub mod upload;
 
 use std::cell::RefCell;
+use std::marker::PhantomData;
 
-use candid::candid_method;
+use candid::{CandidType, candid_method};
 use ic_cdk::api::{accept_message, msg_method_name, trap};
 use ic_cdk::{init, inspect_message, post_upgrade, query, update};
 use ic_stable_structures::DefaultMemoryImpl;
@@ -48,7 +51,7 @@ static CANDID: [u8; include_bytes!("../canister.did").len()] = *include_bytes!("
 
 /// Opens the service; a memory or settings that cannot be used refuse the installation or upgrade.
 fn open(arg: Option<InitArg>) {
-    let env = IcEnv { on_wake: || with_mut(IcService::background), on_watch: || with_mut(IcService::watchdog) };
+    let env = IcEnv { on_wake: || by_itself(IcService::background), on_watch: || by_itself(IcService::watchdog) };
     let service =
         IcService::open(DefaultMemoryImpl::default(), env, arg).unwrap_or_else(|error| trap(error.to_string()));
     SERVICE.set(Some(service));
@@ -58,10 +61,20 @@ fn with<R>(call: impl FnOnce(&IcService) -> R) -> R {
     SERVICE.with_borrow(|service| call(service.as_ref().unwrap_or_else(|| trap("the canister is not installed"))))
 }
 
-fn with_mut<R>(call: impl FnOnce(&mut IcService) -> R) -> R {
+/// An update.
+fn with_mut<T>(call: impl FnOnce(&mut IcService) -> Reply<T>) -> Reply<T> {
+    by_itself(|service| {
+        let answer = call(service);
+        service.count_call(&answer);
+        answer
+    })
+}
+
+/// Work that nobody called for.
+fn by_itself<R>(work: impl FnOnce(&mut IcService) -> R) -> R {
     SERVICE.with_borrow_mut(|service| {
         let service = service.as_mut().unwrap_or_else(|| trap("the canister is not installed"));
-        let answer = call(service);
+        let answer = work(service);
         service.schedule();
         answer
     })
@@ -232,6 +245,41 @@ fn config_set(arg: ConfigUpdate) -> Reply<Config> {
     with_mut(|service| service.config_set(&arg))
 }
 
+/// A conversation and its answer, as DFINITY's LLM canister has it for `ic-llm` 0.x. For users that are canisters.
+#[candid_method(update)]
+#[update(hidden, manual_reply = true, decode_with = "decode::argument")]
+async fn v0_chat(request: LlmRequestV0) -> PhantomData<String> {
+    let messages = service::llm::messages_v0(request.messages);
+    llm::answer(Ok(messages), |text| encode(&text)).await;
+    PhantomData
+}
+
+/// A conversation and its answer, as DFINITY's LLM canister has it for `ic-llm`. For users that are canisters.
+#[candid_method(update)]
+#[update(hidden, manual_reply = true, decode_with = "decode::argument")]
+async fn v1_chat(request: LlmRequest) -> PhantomData<LlmResponse> {
+    let messages = service::llm::messages_v1(request);
+    llm::answer(messages, |text| encode(&LlmResponse::of(text))).await;
+    PhantomData
+}
+
+/// Not in the interface: the canister's own calls.
+#[update(hidden, decode_with = "decode::argument")]
+fn chat_step(session_id: u64) -> Result<bool, String> {
+    llm::step(session_id)
+}
+
+fn encode<T: CandidType>(value: &T) -> Vec<u8> {
+    candid::encode_one(value).unwrap_or_else(|error| trap(error.to_string()))
+}
+
+/// What a browser or a monitor is shown: the chat page at `/`, `/metrics`, `/health`.
+#[candid_method(query)]
+#[query(hidden, decode_with = "decode::argument")]
+fn http_request(request: HttpRequest) -> HttpResponse {
+    with(|service| service.http_request(&request))
+}
+
 /// What runs here, and the limits that concern everybody.
 #[candid_method(query)]
 #[query(hidden)]
@@ -274,7 +322,7 @@ mod tests {
         let page = include_str!("../../docs/candid.md");
         let interface = super::candid_interface();
         let methods = methods(&interface);
-        assert_eq!(methods.len(), 22);
+        assert_eq!(methods.len(), 25);
         for method in methods {
             assert!(page.contains(&format!("`{method}`")), "docs/candid.md does not mention {method}");
         }

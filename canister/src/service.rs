@@ -1,6 +1,8 @@
 //! The canister's state machine: who may call, what a call does, what goes on by itself. Pure: the memory
 //! and the platform are parameters, so all of it is tested natively. Knows nothing of `ic_cdk`.
 
+mod http;
+pub mod llm;
 mod models;
 mod reading;
 mod sessions;
@@ -13,6 +15,7 @@ use crate::api::{CanisterInfo, Config, ConfigUpdate, Error, InitArg, MAX_CHUNK_B
 use crate::directory::DirectoryCell;
 use crate::env::Env;
 use crate::generate::Sessions;
+use crate::http::{Counters, certified_root};
 use crate::load::Models;
 use crate::memory::{CONFIG, CandidCell, DIRECTORY, HEADER, Header, LAYOUT_VERSION, Memories};
 use crate::upload::Uploader;
@@ -40,6 +43,7 @@ pub struct Service<M: Memory, E: Env> {
     verified_last: bool,
     /// Timers lost since the last that did its work.
     lost: u32,
+    counters: Counters,
 }
 
 /// What goes on by itself. A model that can answer comes first; then sessions that run take turns with a verification,
@@ -62,6 +66,8 @@ impl<M: Memory + Clone, E: Env> Service<M, E> {
         let header = Header::open(memories.region(HEADER))?;
         let config_cell = CandidCell::open(memories.region(CONFIG));
         let config = Config::default().updated(&config_cell.get()?.unwrap_or_default())?;
+        env.certify(&certified_root(&env.own_id()));
+        let started_ns = env.time_ns();
         let mut service = Self {
             env,
             stable: memory,
@@ -76,6 +82,7 @@ impl<M: Memory + Clone, E: Env> Service<M, E> {
             watched: false,
             verified_last: false,
             lost: 0,
+            counters: Counters { started_ns, ..Counters::default() },
         };
         if let Some(update) = arg.and_then(|arg| arg.config) {
             service.store_config(&update)?;
@@ -131,6 +138,7 @@ impl<M: Memory + Clone, E: Env> Service<M, E> {
         }
         self.verified_last = work == Some(Work::Verify);
         (self.timer_set_ns, self.lost) = (None, 0);
+        self.count_background();
         self.schedule();
     }
 

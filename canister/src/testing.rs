@@ -26,6 +26,8 @@ struct State {
     timers: Cell<u32>,
     watches: Cell<u32>,
     log: RefCell<Vec<String>>,
+    certified: RefCell<Vec<u8>>,
+    certificate: RefCell<Option<Vec<u8>>>,
 }
 
 thread_local! {
@@ -51,6 +53,8 @@ impl Default for State {
             timers: Cell::new(0),
             watches: Cell::new(0),
             log: RefCell::default(),
+            certified: RefCell::default(),
+            certificate: RefCell::default(),
         }
     }
 }
@@ -92,6 +96,16 @@ impl FakeEnv {
         self.0.watches.take()
     }
 
+    /// What the canister asked to be certified last.
+    pub fn certified(&self) -> Vec<u8> {
+        self.0.certified.borrow().clone()
+    }
+
+    /// The certificate that messages see from now on.
+    pub fn set_certificate(&self, certificate: Option<Vec<u8>>) {
+        self.0.certificate.replace(certificate);
+    }
+
     pub fn log_lines(&self) -> Vec<String> {
         self.0.log.borrow().clone()
     }
@@ -122,6 +136,22 @@ impl Env for FakeEnv {
         0
     }
 
+    fn own_id(&self) -> Principal {
+        OWN_ID
+    }
+
+    fn cycles(&self) -> u128 {
+        3_000_000_000_000
+    }
+
+    fn certify(&self, root: &[u8; 32]) {
+        self.0.certified.replace(root.to_vec());
+    }
+
+    fn certificate(&self) -> Option<Vec<u8>> {
+        self.0.certificate.borrow().clone()
+    }
+
     fn wake_soon(&self) {
         self.0.timers.set(self.0.timers.get() + 1);
     }
@@ -137,6 +167,7 @@ impl Env for FakeEnv {
 
 pub type TestService = Service<VectorMemory, FakeEnv>;
 
+pub const OWN_ID: Principal = Principal::from_slice(&[0, 0, 0, 0, 0, 0, 0, 1, 1, 1]);
 pub const CONTROLLER: Principal = Principal::from_slice(&[1, 1]);
 pub const OPERATOR: Principal = Principal::from_slice(&[2, 2]);
 pub const USER: Principal = Principal::from_slice(&[3, 3]);

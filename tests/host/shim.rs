@@ -16,6 +16,12 @@ struct Managed {
     canister_id: Principal,
 }
 
+/// Argument of `provisional_create_canister_with_cycles`; the caller becomes the controller.
+#[derive(CandidType)]
+struct CreateAt {
+    specified_id: Option<Principal>,
+}
+
 /// A replica of the shim.
 pub struct ShimHost {
     replica: Replica,
@@ -25,7 +31,17 @@ pub struct ShimHost {
 impl ShimHost {
     /// A replica with the platform's limits.
     pub fn new() -> Self {
-        Self { replica: Replica::new(Default::default()).unwrap(), heaviest: 0 }
+        Self::over(Replica::new(Default::default()).unwrap())
+    }
+
+    /// A host around a replica that was set up elsewhere.
+    pub fn over(replica: Replica) -> Self {
+        Self { replica, heaviest: 0 }
+    }
+
+    /// The replica, to be served or run otherwise.
+    pub fn into_replica(self) -> Replica {
+        self.replica
     }
 
     /// Changes the limits of all messages to come.
@@ -56,6 +72,18 @@ impl ShimHost {
     /// [`Host::heaviest_message`], which the shim always knows.
     pub fn heaviest(&mut self) -> u64 {
         std::mem::take(&mut self.heaviest)
+    }
+
+    /// Creates an empty canister with an id of the caller's choice.
+    pub fn create_at(&mut self, id: Principal, controller: Principal) {
+        let arg = candid::encode_one(CreateAt { specified_id: Some(id) }).unwrap();
+        let report = self.replica.update(
+            Principal::management_canister(),
+            controller,
+            "provisional_create_canister_with_cycles",
+            &arg,
+        );
+        report.result.unwrap();
     }
 
     fn manage(&mut self, method: &str, canister_id: Principal, sender: Principal) {

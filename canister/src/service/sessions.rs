@@ -35,6 +35,7 @@ impl<M: Memory + Clone, E: Env> Service<M, E> {
         self.check_positions(&serving.model, kv_cache, tokens.len(), options.max_tokens)?;
         let session = Session::new(&serving.model, tokens, options)?;
         let session_id = self.header.take_session_id();
+        self.counters.prompt_tokens += u64::from(prompt_tokens);
         self.sessions.create(session_id, owner, serving, session, self.env.time_ns());
         Ok(SessionCreateOk { session_id, prompt_tokens })
     }
@@ -92,6 +93,7 @@ impl<M: Memory + Clone, E: Env> Service<M, E> {
         let appended_tokens = tokens.len() as u32;
         self.check_positions(&serving.model, head.kv_cache, record.tokens().len() + tokens.len(), max_tokens)?;
         let head = self.sessions.append(id, head, serving, tokens, max_tokens, self.env.time_ns())?;
+        self.counters.prompt_tokens += u64::from(appended_tokens);
         Ok(SessionAppendOk { status: self.status_of(id, &head), appended_tokens })
     }
 
@@ -146,7 +148,7 @@ impl<M: Memory + Clone, E: Env> Service<M, E> {
         }
     }
 
-    fn advance(&mut self, head: Head, arg: SessionAdvanceArg) -> Result<Advanced, Error> {
+    pub(super) fn advance(&mut self, head: Head, arg: SessionAdvanceArg) -> Result<Advanced, Error> {
         let SessionAdvanceArg { session_id: id, max_instructions, max_tokens, profile } = arg;
         let profile = profile.unwrap_or(false).then(|| self.env.counter());
         let serving = self.models.ready(self.directory.get())?;
@@ -154,6 +156,7 @@ impl<M: Memory + Clone, E: Env> Service<M, E> {
         let limits =
             Limits { max_tokens, profile, cache_bytes: self.config.cache_heap_bytes, now_ns: self.env.time_ns() };
         let advanced = self.sessions.advance(id, head, serving, &mut budget, limits)?;
+        self.counters.generated_tokens += advanced.tokens.len() as u64;
         if advanced.head.finish.is_some() && advanced.head.running {
             self.sessions.rest(id, advanced.head.clone(), None);
             return Ok(Advanced { head: Head { running: false, ..advanced.head }, ..advanced });
@@ -197,7 +200,7 @@ impl<M: Memory + Clone, E: Env> Service<M, E> {
     }
 
     /// Checks that the session's cache fits the heap beside those that are being advanced.
-    fn check_heap(&self, id: u64, head: &Head) -> Result<(), Error> {
+    pub(super) fn check_heap(&self, id: u64, head: &Head) -> Result<(), Error> {
         let serving = self.models.ready(self.directory.get())?;
         let bytes = head.cache_bytes(&serving.model);
         self.sessions.check_heap(id, bytes, self.config.cache_heap_bytes, self.env.time_ns())

@@ -4,5 +4,6 @@ mod access;
 mod generation;
 mod kv_cache;
 mod limits;
+mod llm;
 mod loading;
 mod uploading;

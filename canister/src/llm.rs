@@ -1,0 +1,70 @@
+//! `v0_chat` and `v1_chat` answer in one call, however many messages the answer takes: the caller's call stays open
+//! while the canister calls itself, step by step. Each step is a message with its own limits, and other callers' messages
+//! come in between.
+
+use std::time::Duration;
+
+use ic_cdk::api::{canister_self, msg_caller, msg_deadline, msg_reject, msg_reply, time};
+use ic_cdk::call::{Call, CallFailed};
+
+use crate::api::{ChatMessage, Error};
+use crate::{by_itself, with, with_mut};
+
+/// Method that the canister calls itself; not part of the interface.
+pub const STEP: &str = "chat_step";
+/// A caller that waits for a limited time is answered with what there is, when less than this is left beyond the
+/// time that the last step took.
+const MARGIN: Duration = Duration::from_secs(15);
+
+/// Answers the present call with what `reply` makes of the model's answer, or rejects it with the reason.
+pub async fn answer(messages: Result<Vec<ChatMessage>, Error>, reply: impl FnOnce(String) -> Vec<u8>) {
+    match generate(messages).await {
+        Ok(text) => msg_reply(reply(text)),
+        Err(reason) => msg_reject(reason),
+    }
+}
+
+async fn generate(messages: Result<Vec<ChatMessage>, Error>) -> Result<String, String> {
+    let deadline = msg_deadline().map(|deadline| deadline.get());
+    let chat = Chat(with_mut(|service| service.chat_begin(messages?)).map_err(|error| error.to_string())?);
+    let mut begun = time();
+    while !chat.step().await? {
+        let now = time();
+        let next = now.saturating_add(now - begun).saturating_add(MARGIN.as_nanos() as u64);
+        if deadline.is_some_and(|deadline| next > deadline) {
+            break;
+        }
+        begun = now;
+    }
+    with(|service| service.chat_text(chat.0)).map_err(|error| error.to_string())
+}
+
+/// An answer in the making. It is forgotten when dropped, which happens too when a callback traps.
+struct Chat(u64);
+
+impl Chat {
+    /// One message's worth; whether the answer is over.
+    async fn step(&self) -> Result<bool, String> {
+        // Waits for as long as it takes: the callee is this canister, which always answers.
+        let stepped = Call::unbounded_wait(canister_self(), STEP).with_arg(self.0).await;
+        let stepped = stepped.map_err(|failure| match failure {
+            CallFailed::CallRejected(rejection) => rejection.reject_message().to_owned(),
+            failure => failure.to_string(),
+        })?;
+        stepped.candid::<Result<bool, String>>().map_err(|error| error.to_string())?
+    }
+}
+
+impl Drop for Chat {
+    fn drop(&mut self) {
+        by_itself(|service| service.chat_end(self.0));
+    }
+}
+
+/// The method [`STEP`].
+pub fn step(session_id: u64) -> Result<bool, String> {
+    if msg_caller() != canister_self() {
+        return Err("only the canister itself calls this; call v1_chat".into());
+    }
+    with_mut(|service| service.chat_step(session_id)).map_err(|error| error.to_string())
+}
