@@ -26,6 +26,11 @@ if command -v npm >/dev/null; then
 else
   echo "=== clients: skipped, npm not found"
 fi
+if command -v npm >/dev/null && [[ -n "${CHROMIUM:-$(command -v chromium)}" ]]; then
+  check "page" scripts/test-page.sh "${CARGO_TARGET_DIR:-target}/debug/icllama"
+else
+  echo "=== page: skipped, npm or chromium not found"
+fi
 check "documentation" env RUSTDOCFLAGS=-Dwarnings cargo doc --workspace --no-deps --quiet
 
 if ((${#failed[@]})); then
