@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failure is a failed test")]
 
 use canister::api::*;
-use end_to_end::{Icllama, Native, ask, full, tiny};
+use end_to_end::{Icllama, Native, ShimHost, ask, full, tiny};
 use model_core::fixtures::TinyLlama;
 use model_core::gguf::GgmlType;
 use model_core::kernels::Kernel;
@@ -96,5 +96,30 @@ fn a_model_without_room_is_refused_with_the_numbers_until_there_is_room() {
         icllama.config_set(room_for(100 << 20)).unwrap();
         icllama.serve("model", &file);
         assert_eq!(kept(&mut icllama).0, "wide");
+    }
+}
+
+/// Instructions per weight and token of the products in the feed-forward network, in one call of 60 tokens.
+fn feed_forward_cost(ty: GgmlType, residency: Residency) -> f64 {
+    const TOKENS: u32 = 60;
+    let shape = TinyLlama { dim: 512, heads: 4, kv_heads: 2, head_dim: 128, hidden: 1024, layers: 1, ty, ..tiny(5) };
+    let mut icllama = Icllama::install(Box::new(ShimHost::new()), with(residency));
+    icllama.serve("model", &shape.build());
+    let session_id = icllama.session_create(ask("a", TOKENS)).unwrap().session_id;
+    let all = SessionAdvanceArg { session_id, max_instructions: None, max_tokens: None, profile: Some(true) };
+    let parts = icllama.session_advance(all).unwrap().profile.unwrap();
+    let products = ["product: gate", "product: up", "product: down"];
+    let spent: u64 =
+        parts.iter().filter(|part| products.contains(&part.part.as_str())).map(|part| part.instructions).sum();
+    spent as f64 / f64::from(TOKENS) / (3 * shape.dim * shape.hidden) as f64
+}
+
+#[test]
+fn weights_of_three_values_cost_two_thirds_of_others() {
+    let eight_bits = feed_forward_cost(GgmlType::Q8_0, Residency::Wide);
+    for ty in [GgmlType::TQ1_0, GgmlType::TQ2_0] {
+        let [wide, compact] = [Residency::Wide, Residency::Compact].map(|residency| feed_forward_cost(ty, residency));
+        println!("{ty}: {wide:.3} instructions per weight wide, {compact:.3} compact; Q8_0: {eight_bits:.3}");
+        assert!(wide < 0.65 * eight_bits && compact < 0.75 * eight_bits, "{ty}: {wide} {compact} {eight_bits}");
     }
 }

@@ -4,6 +4,7 @@
 //! Everything here is exact or a single IEEE operation per step, so all targets agree; the loops are plain Rust that
 //! compilers vectorise.
 
+use super::tables::Tables;
 use crate::math::lanes::{F32x4, I32x4, ROUND, store_rounded};
 use crate::math::{all_finite, max_abs};
 use crate::pack::layout::{COLUMNS, HALF_COLUMNS, OFFSET_LIMIT};
@@ -33,6 +34,8 @@ pub struct Activations {
     pub(super) sums: Sums,
     /// Of groups of 16 columns
     pub(super) half_sums: Sums,
+    /// For codes of three values
+    pub(super) tables: Tables,
     /// `[tokens, columns]`, only where a float matrix asks for them
     pub(super) values: Vec<f32>,
 }
@@ -55,12 +58,14 @@ pub(super) struct Sums {
 /// Which forms of the activations the matrices that will read them need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Forms {
-    /// Some matrix is coded.
+    /// Some matrix has codes of more than three values.
     pub codes: bool,
     /// Some coded matrix has offsets or nibbles, for which the sums of groups are needed.
     pub sums: bool,
     /// Some coded matrix has offsets of groups of 16 columns.
     pub half_sums: bool,
+    /// Some coded matrix has codes of three values, which needs tables instead of codes.
+    pub tables: bool,
     /// Some matrix is float.
     pub values: bool,
 }
@@ -69,9 +74,10 @@ impl Forms {
     /// What these matrices need.
     pub fn of(matrices: &[&crate::pack::Matrix]) -> Self {
         Self {
-            codes: matrices.iter().any(|matrix| matrix.is_coded()),
+            codes: matrices.iter().any(|matrix| matrix.is_coded() && !matrix.is_ternary()),
             sums: matrices.iter().any(|matrix| matrix.summed_columns() == Some(COLUMNS)),
             half_sums: matrices.iter().any(|matrix| matrix.summed_columns() == Some(HALF_COLUMNS)),
+            tables: matrices.iter().any(|matrix| matrix.is_ternary()),
             values: matrices.iter().any(|matrix| !matrix.is_coded()),
         }
     }
@@ -109,8 +115,15 @@ impl Activations {
         if forms.values {
             self.values.extend_from_slice(x);
         }
+        self.tables.are_there = forms.tables;
+        if forms.tables {
+            self.tables.compute(x, columns)?;
+        }
+        self.sums.are_there = forms.sums;
+        self.half_sums.are_there = forms.half_sums;
         if !forms.codes {
-            return if all_finite(x) { Ok(()) } else { Err(NonFinite) };
+            self.codes.clear();
+            return if forms.tables || all_finite(x) { Ok(()) } else { Err(NonFinite) };
         }
         self.codes.resize(x.len(), 0);
         self.scales.resize(self.tokens, 0.0);
@@ -119,11 +132,9 @@ impl Activations {
         {
             *scale = quantize_into(x, LIMIT, codes)?;
         }
-        self.sums.are_there = forms.sums;
         if forms.sums {
             self.sums.compute::<COLUMNS>(&self.codes, columns / COLUMNS)?;
         }
-        self.half_sums.are_there = forms.half_sums;
         if forms.half_sums {
             self.half_sums.compute::<HALF_COLUMNS>(&self.codes, columns / HALF_COLUMNS)?;
         }
@@ -141,8 +152,8 @@ impl Activations {
     }
 }
 
-/// Sum of 16 or 32 codes, below 2^24 and so exact in `f32` too.
-fn group_sum<const C: usize>(codes: &[i16; C]) -> i32 {
+/// Sum of the codes of a group, below 2^24 and so exact in `f32` too.
+pub(super) fn group_sum<const C: usize>(codes: &[i16; C]) -> i32 {
     let pairs = codes.as_chunks::<8>().0.iter().map(I32x4::pair_sums);
     pairs.fold(I32x4::splat(0), I32x4::plus).total()
 }

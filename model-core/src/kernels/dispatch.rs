@@ -7,6 +7,7 @@ use super::nibbles::Nibbles;
 use super::product::{self, Product};
 use super::scalar::Scalar;
 use super::source::{Source, Wide};
+use super::ternary;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 use super::twice::Twice;
 use crate::pack::layout::{COLUMNS, HALF_COLUMNS, Width};
@@ -118,7 +119,7 @@ impl Kernel {
         }
     }
 
-    /// See [`product::multiply`], whose conditions hold here too.
+    /// See [`product::multiply`] and [`ternary::multiply`], whose conditions hold here too.
     pub(super) unsafe fn multiply(self, product: Product, first: usize, last: usize) {
         // SAFETY: passed on; the source is that of the layout.
         unsafe {
@@ -126,6 +127,22 @@ impl Kernel {
                 (Width::Byte, HALF_COLUMNS) => self.multiply_from::<Wide<HALF_COLUMNS>>(product, first, last),
                 (Width::Byte, _) => self.multiply_from::<Wide<COLUMNS>>(product, first, last),
                 (Width::Nibble, _) => self.multiply_from::<Nibbles>(product, first, last),
+                (Width::Trits | Width::PackedTrits, _) => self.look_up(product, first, last),
+            }
+        }
+    }
+
+    unsafe fn look_up(self, product: Product, first: usize, last: usize) {
+        // SAFETY: a `Kernel` exists only where its instructions do; the rest is the caller's promise.
+        unsafe {
+            match self.0 {
+                Path::Scalar(_) => ternary::multiply::<Scalar>(product, first, last),
+                #[cfg(target_arch = "x86_64")]
+                Path::Avx2 | Path::Avx512 => avx2::look_up(product, first, last),
+                #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+                Path::Neon => ternary::multiply::<Neon>(product, first, last),
+                #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+                Path::Simd128 => ternary::multiply::<super::wasm32::Simd128>(product, first, last),
             }
         }
     }
@@ -185,12 +202,18 @@ impl Kernel {
 mod avx2 {
     use super::super::source::Source;
     use super::super::x86_64::Avx2;
-    use super::{Keys, Product, SEGMENT, Values, Weights, attention, product};
+    use super::{Keys, Product, SEGMENT, Values, Weights, attention, product, ternary};
 
     #[target_feature(enable = "avx2")]
     pub(super) unsafe fn multiply<S: Source>(product: Product, first: usize, last: usize) {
         // SAFETY: passed on from the caller.
         unsafe { product::multiply::<Avx2, S>(product, first, last) }
+    }
+
+    #[target_feature(enable = "avx2")]
+    pub(super) unsafe fn look_up(product: Product, first: usize, last: usize) {
+        // SAFETY: passed on from the caller.
+        unsafe { ternary::multiply::<Avx2>(product, first, last) }
     }
 
     #[target_feature(enable = "avx2")]

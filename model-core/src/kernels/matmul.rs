@@ -51,15 +51,18 @@ struct Coded<'a> {
 
 fn coded(kernel: Kernel, product: Coded<'_>, output: Output, range: Range<usize>) {
     let Coded { bytes, layout, w, x } = product;
-    assert_eq!(x.codes.len(), x.tokens() * w.columns(), "activations were not quantised");
+    let is_ternary = layout.width.is_ternary();
+    let are_there = if is_ternary { x.tables.are_there } else { x.codes.len() == x.tokens() * w.columns() };
+    assert!(are_there, "activations were not quantised");
     let sums = if layout.group_columns == HALF_COLUMNS { &x.half_sums } else { &x.sums };
     assert!(sums.are_there || w.summed_columns().is_none(), "activations were not summed");
     let product = Product {
         row_groups: bytes.as_ptr(),
         layout,
         codes: x.codes.as_ptr(),
-        scales: x.scales.as_ptr(),
-        sums: sums.sums.as_ptr(),
+        tables: x.tables.bytes.as_ptr(),
+        scales: if is_ternary { x.tables.scales.as_ptr() } else { x.scales.as_ptr() },
+        sums: if is_ternary { x.tables.sums.as_ptr() } else { sums.sums.as_ptr() },
         sum_codes: sums.codes.as_ptr(),
         sum_scales: sums.scales.as_ptr(),
         tokens: x.tokens(),

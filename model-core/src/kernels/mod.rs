@@ -21,6 +21,8 @@ mod product;
 mod rows_outer;
 mod scalar;
 mod source;
+mod tables;
+mod ternary;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 mod twice;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]

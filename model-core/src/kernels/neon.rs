@@ -3,6 +3,7 @@
 use core::arch::aarch64::*;
 
 use super::isa::{Isa, Rows};
+use super::ternary::Lookup;
 
 #[derive(Clone, Copy)]
 pub(super) struct Neon;
@@ -136,5 +137,56 @@ impl Isa for Neon {
     unsafe fn add(a: Self::Floats, b: Self::Floats) -> Self::Floats {
         // SAFETY: see above.
         unsafe { [vaddq_f32(a[0], b[0]), vaddq_f32(a[1], b[1])] }
+    }
+}
+
+impl Lookup for Neon {
+    type Indices = [uint8x16_t; 2];
+    type Table = [uint8x16_t; 2];
+    type Shorts = int16x8_t;
+
+    #[inline(always)]
+    unsafe fn no_shorts() -> Self::Shorts {
+        // SAFETY: see above.
+        unsafe { vdupq_n_s16(0) }
+    }
+
+    #[inline(always)]
+    unsafe fn indices(at: *const u8) -> Self::Indices {
+        // SAFETY: see above.
+        unsafe { [vld1q_u8(at), vld1q_u8(at.add(16))] }
+    }
+
+    #[inline(always)]
+    unsafe fn packed_indices(at: *const u8) -> Self::Indices {
+        // SAFETY: see above.
+        unsafe {
+            let both = vld1q_u8(at);
+            [vandq_u8(both, vdupq_n_u8(0x0f)), vshrq_n_u8::<4>(both)]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn table(at: *const u8) -> Self::Table {
+        // SAFETY: see above.
+        unsafe { [vld1q_u8(at), vld1q_u8(at.add(16))] }
+    }
+
+    #[inline(always)]
+    unsafe fn look_up_add(sums: Self::Shorts, table: Self::Table, indices: Self::Indices) -> Self::Shorts {
+        // SAFETY: see above.
+        unsafe {
+            let found = |quad: usize| vreinterpretq_s8_u8(vqtbl1q_u8(table[quad], indices[quad]));
+            vpadalq_s8(vpadalq_s8(sums, found(0)), found(1))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn total(low: Self::Shorts, high: Self::Shorts, _part: usize) -> Self::Ints {
+        // SAFETY: see above.
+        unsafe {
+            let half = |low, high| vaddq_s32(vmovl_s16(low), vshll_n_s16::<8>(high));
+            [half(vget_low_s16(low), vget_low_s16(high)), half(vget_high_s16(low), vget_high_s16(high))]
+        }
     }
 }

@@ -20,8 +20,12 @@ struct Case {
     x: Vec<f32>,
 }
 
+/// How codes are held, and columns that share a scale.
+const KINDS: [(Width, usize); 5] =
+    [(Width::Nibble, 32), (Width::Byte, 32), (Width::Byte, 16), (Width::Trits, 256), (Width::PackedTrits, 256)];
+
 fn cases() -> impl Strategy<Value = Case> {
-    let shape = (1usize..30, 1usize..70, 1usize..20, any::<bool>(), 0usize..3, any::<u64>(), 0usize..4);
+    let shape = (1usize..30, 1usize..70, 1usize..20, any::<bool>(), 0usize..KINDS.len(), any::<u64>(), 0usize..4);
     shape.prop_map(|(rows, blocks, tokens, affine, kind, seed, hostile)| {
         let mut state = seed | 1;
         let mut next = move || {
@@ -37,10 +41,10 @@ fn cases() -> impl Strategy<Value = Case> {
             _ if r.is_multiple_of(2) => i8::MIN,
             _ => i8::MAX,
         };
-        // The upper half of a code is a code from -8 to 7.
-        let (width, group, shift) = [(Width::Nibble, 32, 4), (Width::Byte, 32, 0), (Width::Byte, 16, 0)][kind];
-        let (columns, groups) = (blocks * 32, blocks * 32 / group);
-        let codes = (0..rows * columns).map(|_| extreme(next() as i8, next()) >> shift).collect();
+        let (width, group) = KINDS[kind];
+        let columns = (blocks * 32).next_multiple_of(group);
+        let (groups, affine) = (columns / group, affine && !width.is_ternary());
+        let codes = (0..rows * columns).map(|_| width.code(extreme(next() as i8, next()))).collect();
         let mut float = |size: f32| (next() as u32 as f32 / u32::MAX as f32 - 0.5) * size;
         let scales = (0..rows * groups).map(|_| float(0.1)).collect();
         let offsets =
@@ -65,10 +69,10 @@ fn dot(a: &[i64], b: &[i64]) -> i64 {
     sum
 }
 
-/// The contract of `product.rs` for one output, without any of its code.
+/// The contract of `product.rs` and `ternary.rs` for one output, without any of its code.
 fn expected(case: &Case, row: usize, x: &[f32]) -> f32 {
     let (group, groups) = (case.group, case.columns / case.group);
-    let (x, x_scale) = quantized(x, 32767.0);
+    let (x, x_scale) = quantized(x, if case.width.is_ternary() { 8159.0 } else { 32767.0 });
     let mut acc = 0.0f32;
     if !case.offsets.is_empty() {
         let sums: Vec<f32> = x.chunks_exact(group).map(|x| x.iter().sum::<i64>() as f32).collect();

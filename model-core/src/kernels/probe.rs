@@ -51,17 +51,19 @@ pub fn digest(kernel: Kernel, seed: u64) -> Option<u64> {
             digest = hash(digest, &coded(kernel, &mut random, affine, width, group)?);
         }
     }
+    for width in [Width::Trits, Width::PackedTrits] {
+        digest = hash(digest, &coded(kernel, &mut random, false, width, 256)?);
+    }
     digest = hash(digest, &float(kernel, &mut random)?);
     digest = hash(digest, &attention(kernel, &mut random)?);
     Some(hash(digest, &elementwise(&mut random)))
 }
 
 fn coded(kernel: Kernel, random: &mut Random, affine: bool, width: Width, group: usize) -> Option<Vec<f32>> {
-    let (rows, blocks, tokens) = (random.number(1, 40), random.number(1, 70), random.number(1, 19));
-    // The upper half of a code is a code from -8 to 7.
-    let shift = if width == Width::Nibble { 4 } else { 0 };
-    let (columns, groups) = (blocks * 32, blocks * 32 / group);
-    let codes: Vec<i8> = (0..rows * columns).map(|_| random.next() as i8 >> shift).collect();
+    let (rows, tokens) = (random.number(1, 40), random.number(1, 19));
+    let columns = random.number(1, 70 * 32 / group.max(32)) * group.max(32);
+    let groups = columns / group;
+    let codes: Vec<i8> = (0..rows * columns).map(|_| width.code(random.next() as i8)).collect();
     let scales = random.floats(rows * groups);
     let offsets = random.floats(if affine { rows * groups } else { 0 });
     product(kernel, random, &Matrix::from_codes(columns, width, &codes, &scales, &offsets), tokens)

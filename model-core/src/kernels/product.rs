@@ -14,6 +14,7 @@
 
 use super::isa::{Isa, Rows, TOKENS, for_tokens};
 use super::source::{Inputs, Source, multiply_offsets};
+use super::tables::GROUP_TABLES_BYTES;
 use super::{columns_outer, rows_outer};
 use crate::pack::layout::{Layout, OFFSET_PAIR_BYTES};
 
@@ -25,11 +26,13 @@ pub(super) struct Product {
     pub row_groups: *const u8,
     /// Of the row groups.
     pub layout: Layout,
-    /// `[tokens, group_columns * groups]`
+    /// `[tokens, group_columns * groups]`, read unless codes have three values
     pub codes: *const i16,
+    /// `[tokens, groups, 32, 64]`, read only if codes have three values
+    pub tables: *const u8,
     /// `[tokens]`
     pub scales: *const f32,
-    /// Sum of each group of codes, `[tokens, groups]`, read only with nibbles
+    /// Sum of each group of codes, `[tokens, groups]`, read only with nibbles or three values
     pub sums: *const i32,
     /// `[tokens, 2 * ceil(groups / 2)]`, read only if there are offsets
     pub sum_codes: *const i16,
@@ -49,6 +52,11 @@ impl Product {
         self.layout.groups * self.layout.group_columns
     }
 
+    /// Bytes of a token's tables.
+    pub(super) fn tables_stride(self) -> usize {
+        self.layout.groups * GROUP_TABLES_BYTES
+    }
+
     /// Sum codes of a token.
     pub(super) fn sums_stride(self) -> usize {
         self.layout.groups.next_multiple_of(2)
@@ -60,10 +68,11 @@ impl Product {
     /// There are as many.
     #[inline(always)]
     pub(super) unsafe fn skip_tokens(self, token: usize) -> Self {
-        // SAFETY: the caller keeps `token` within the batch. Sums may be absent, so their pointers only wrap.
+        // SAFETY: the caller keeps `token` within the batch. What need not be there only wraps.
         unsafe {
             Self {
-                codes: self.codes.add(token * self.codes_stride()),
+                codes: self.codes.wrapping_add(token * self.codes_stride()),
+                tables: self.tables.wrapping_add(token * self.tables_stride()),
                 scales: self.scales.add(token),
                 sums: self.sums.wrapping_add(token * self.layout.groups),
                 sum_codes: self.sum_codes.wrapping_add(token * self.sums_stride()),

@@ -1,6 +1,7 @@
 //! The reference instance of [`Isa`]: plain Rust, on every target.
 
 use super::isa::{Isa, Rows};
+use super::ternary::Lookup;
 
 #[derive(Clone, Copy)]
 pub(super) struct Scalar;
@@ -105,5 +106,50 @@ impl Isa for Scalar {
     unsafe fn add(mut a: Self::Floats, b: Self::Floats) -> Self::Floats {
         a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
         a
+    }
+}
+
+impl Lookup for Scalar {
+    type Indices = [[[u8; 2]; 8]; 2];
+    type Table = [[i8; 16]; 2];
+    type Shorts = [i16; 8];
+
+    #[inline(always)]
+    unsafe fn no_shorts() -> Self::Shorts {
+        [0; 8]
+    }
+
+    #[inline(always)]
+    unsafe fn indices(at: *const u8) -> Self::Indices {
+        // SAFETY: the caller vouches for 32 bytes at `at`.
+        unsafe { at.cast::<Self::Indices>().read_unaligned() }
+    }
+
+    #[inline(always)]
+    unsafe fn packed_indices(at: *const u8) -> Self::Indices {
+        // SAFETY: the caller vouches for 16 bytes at `at`.
+        let both = unsafe { at.cast::<[[u8; 2]; 8]>().read_unaligned() };
+        [both.map(|row| row.map(|byte| byte & 0x0f)), both.map(|row| row.map(|byte| byte >> 4))]
+    }
+
+    #[inline(always)]
+    unsafe fn table(at: *const u8) -> Self::Table {
+        // SAFETY: the caller vouches for 32 bytes at `at`.
+        unsafe { at.cast::<Self::Table>().read_unaligned() }
+    }
+
+    #[inline(always)]
+    unsafe fn look_up_add(mut sums: Self::Shorts, tables: Self::Table, indices: Self::Indices) -> Self::Shorts {
+        for (table, indices) in tables.iter().zip(indices) {
+            for (sum, row) in sums.iter_mut().zip(indices) {
+                *sum += row.into_iter().map(|index| i16::from(table[usize::from(index & 0x0f)])).sum::<i16>();
+            }
+        }
+        sums
+    }
+
+    #[inline(always)]
+    unsafe fn total(low: Self::Shorts, high: Self::Shorts, _part: usize) -> Self::Ints {
+        core::array::from_fn(|row| i32::from(low[row]) + 256 * i32::from(high[row]))
     }
 }

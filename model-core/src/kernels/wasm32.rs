@@ -3,6 +3,7 @@
 use core::arch::wasm32::*;
 
 use super::isa::{Isa, Rows};
+use super::ternary::Lookup;
 
 #[derive(Clone, Copy)]
 pub(super) struct Simd128;
@@ -102,5 +103,47 @@ impl Isa for Simd128 {
     #[inline(always)]
     unsafe fn add(a: Self::Floats, b: Self::Floats) -> Self::Floats {
         f32x4_add(a, b)
+    }
+}
+
+impl Lookup for Simd128 {
+    type Indices = [v128; 2];
+    type Table = [v128; 2];
+    type Shorts = v128;
+
+    #[inline(always)]
+    unsafe fn no_shorts() -> Self::Shorts {
+        i16x8_splat(0)
+    }
+
+    #[inline(always)]
+    unsafe fn indices(at: *const u8) -> Self::Indices {
+        // SAFETY: see above.
+        unsafe { [v128_load(at.cast()), v128_load(at.add(16).cast())] }
+    }
+
+    #[inline(always)]
+    unsafe fn packed_indices(at: *const u8) -> Self::Indices {
+        // SAFETY: see above.
+        let both = unsafe { v128_load(at.cast()) };
+        [v128_and(both, u8x16_splat(0x0f)), u8x16_shr(both, 4)]
+    }
+
+    #[inline(always)]
+    unsafe fn table(at: *const u8) -> Self::Table {
+        // SAFETY: see above.
+        unsafe { [v128_load(at.cast()), v128_load(at.add(16).cast())] }
+    }
+
+    #[inline(always)]
+    unsafe fn look_up_add(sums: Self::Shorts, table: Self::Table, indices: Self::Indices) -> Self::Shorts {
+        let found = |quad: usize| i16x8_extadd_pairwise_i8x16(u8x16_swizzle(table[quad], indices[quad]));
+        i16x8_add(i16x8_add(sums, found(0)), found(1))
+    }
+
+    #[inline(always)]
+    unsafe fn total(low: Self::Shorts, high: Self::Shorts, part: usize) -> Self::Ints {
+        let wide = |sums| if part == 0 { i32x4_extend_low_i16x8(sums) } else { i32x4_extend_high_i16x8(sums) };
+        i32x4_add(wide(low), i32x4_shl(wide(high), 8))
     }
 }

@@ -3,6 +3,7 @@
 use core::arch::x86_64::*;
 
 use super::isa::{Isa, Rows};
+use super::ternary::Lookup;
 
 #[derive(Clone, Copy)]
 pub(super) struct Avx2;
@@ -117,6 +118,58 @@ impl Isa for Avx2 {
     unsafe fn add(a: Self::Floats, b: Self::Floats) -> Self::Floats {
         // SAFETY: see above.
         unsafe { _mm256_add_ps(a, b) }
+    }
+}
+
+impl Lookup for Avx2 {
+    type Indices = __m256i;
+    type Table = __m256i;
+    type Shorts = __m256i;
+
+    #[inline(always)]
+    unsafe fn no_shorts() -> Self::Shorts {
+        // SAFETY: see above.
+        unsafe { _mm256_setzero_si256() }
+    }
+
+    #[inline(always)]
+    unsafe fn indices(at: *const u8) -> Self::Indices {
+        // SAFETY: see above.
+        unsafe { _mm256_loadu_si256(at.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn packed_indices(at: *const u8) -> Self::Indices {
+        // SAFETY: see above.
+        unsafe {
+            let both = _mm_loadu_si128(at.cast());
+            _mm256_and_si256(_mm256_set_m128i(_mm_srli_epi16::<4>(both), both), _mm256_set1_epi8(0x0f))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn table(at: *const u8) -> Self::Table {
+        // SAFETY: see above.
+        unsafe { _mm256_loadu_si256(at.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn look_up_add(sums: Self::Shorts, table: Self::Table, indices: Self::Indices) -> Self::Shorts {
+        // SAFETY: see above.
+        unsafe {
+            let found = _mm256_shuffle_epi8(table, indices);
+            _mm256_add_epi16(sums, _mm256_maddubs_epi16(_mm256_set1_epi8(1), found))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn total(low: Self::Shorts, high: Self::Shorts, _part: usize) -> Self::Ints {
+        // SAFETY: see above.
+        unsafe {
+            let quads = |sums| _mm_add_epi16(_mm256_castsi256_si128(sums), _mm256_extracti128_si256::<1>(sums));
+            let wide = |sums| _mm256_cvtepi16_epi32(quads(sums));
+            _mm256_add_epi32(wide(low), _mm256_slli_epi32::<8>(wide(high)))
+        }
     }
 }
 

@@ -31,6 +31,26 @@
 //!       288 .. 320   scales of columns 16 to 31
 //! ```
 //!
+//! Codes of three values, 256 of which share a scale, stand as two bits whose sum is the code plus 1, and four columns of
+//! a bit at a time are an index into a table of the sums of four activations:
+//!
+//! ```text
+//! block   0 ..  16   column quad 0: row 0 (index of the first bits, of the second), … row 7     a byte each
+//!        16 ..  32   column quad 1
+//!           …
+//!      1008 .. 1024  column quad 63
+//!      1024 .. 1056  scale of row 0, … row 7                                                    f32, little-endian
+//! ```
+//!
+//! or two quads in the halves of bytes, the first one in the low halves:
+//!
+//! ```text
+//! block   0 ..  16   column quads 0 and 1: row 0 (indices of the first bits, of the second), … row 7
+//!           …
+//!       496 .. 512   column quads 62 and 63
+//!       512 .. 544   scales
+//! ```
+//!
 //! One vector load of a column pair therefore feeds eight outputs, and the scales of eight outputs are applied at once.
 //! The strip has a section for every 32 groups (columns that share a scale), or what is left of them, and is built like
 //! the blocks, with a column for each group:
@@ -51,6 +71,12 @@ pub(crate) const ROWS: usize = 8;
 pub(crate) const COLUMNS: usize = 32;
 /// Fewest columns that share a scale.
 pub(crate) const HALF_COLUMNS: usize = COLUMNS / 2;
+/// Columns that share a scale in codes of three values.
+pub(crate) const TERNARY_COLUMNS: usize = 256;
+/// Columns whose bits are an index.
+pub(crate) const QUAD: usize = 4;
+/// Bytes of the indices of a column quad where each has a byte, and of two where each has half of one.
+pub(crate) const QUAD_BYTES: usize = 2 * ROWS;
 /// Groups that share a section of the offset strip: as many products as stay exact in `i32`.
 pub(crate) const SECTION: usize = 32;
 /// Largest offset code, and largest code of the activation sums that meet it: `SECTION` products stay below 2^31.
@@ -70,6 +96,10 @@ pub(crate) enum Width {
     Byte,
     /// Half a byte.
     Nibble,
+    /// Half a byte of a code of three values: a byte for each index.
+    Trits,
+    /// A quarter of a byte of a code of three values: half a byte for each index.
+    PackedTrits,
 }
 
 impl Width {
@@ -77,8 +107,24 @@ impl Width {
     pub const fn code_bytes(self, columns: usize) -> usize {
         match self {
             Self::Byte => ROWS * columns,
-            Self::Nibble => ROWS * columns / 2,
+            Self::Nibble | Self::Trits => ROWS * columns / 2,
+            Self::PackedTrits => ROWS * columns / 4,
         }
+    }
+
+    /// A code that can be held, of any byte.
+    #[cfg(any(test, feature = "fixtures"))]
+    pub fn code(self, byte: i8) -> i8 {
+        match self {
+            Self::Byte => byte,
+            Self::Nibble => byte >> 4,
+            Self::Trits | Self::PackedTrits => (byte / 43).clamp(-1, 1),
+        }
+    }
+
+    /// Whether codes are -1, 0 and 1, in the forms of tables of sums.
+    pub const fn is_ternary(self) -> bool {
+        matches!(self, Self::Trits | Self::PackedTrits)
     }
 
     /// Bytes of a group of so many columns.
@@ -92,7 +138,7 @@ impl Width {
 pub(crate) struct Layout {
     /// Groups of columns that share a scale.
     pub groups: usize,
-    /// Columns of a group: [`COLUMNS`] or [`HALF_COLUMNS`].
+    /// Columns of a group: [`COLUMNS`], [`HALF_COLUMNS`] or, of three values, [`TERNARY_COLUMNS`].
     pub group_columns: usize,
     /// Whether there is an offset strip.
     pub has_offsets: bool,

@@ -1,6 +1,6 @@
 //! A packed matrix and its rows. Its layout is in [`super::layout`].
 
-use super::layout::{HIGH_SCALE, Layout, OFFSET_PAIR_BYTES, ROWS, SECTION, Section, Width};
+use super::layout::{HIGH_SCALE, Layout, OFFSET_PAIR_BYTES, QUAD, QUAD_BYTES, ROWS, SECTION, Section, Width};
 
 /// A weight matrix of shape `[rows, columns]` (outputs, inputs) in packed form.
 #[derive(Debug, Clone)]
@@ -57,6 +57,11 @@ impl Matrix {
         matches!(self.data, Data::Coded { .. })
     }
 
+    /// Whether its codes are -1, 0 and 1, whose products read tables of sums of activations.
+    pub(crate) fn is_ternary(&self) -> bool {
+        matches!(&self.data, Data::Coded { layout, .. } if layout.width.is_ternary())
+    }
+
     /// Columns of the groups of activations whose sums are read by products with this matrix, if any are.
     pub(crate) fn summed_columns(&self) -> Option<usize> {
         match &self.data {
@@ -107,6 +112,8 @@ fn coded_row(bytes: &[u8], layout: Layout, row: usize, out: &mut [f32]) {
                 write_row::<ROWS>(group, lane - ROWS / 2, out, |byte| scale * f32::from(byte >> 4));
             }
             Width::Nibble => write_row::<ROWS>(group, lane, out, |byte| scale * f32::from((byte & 0x0f) - 8)),
+            Width::Trits => write_trits::<1>(group, lane, out, scale),
+            Width::PackedTrits => write_trits::<2>(group, lane, out, scale),
         }
     }
     for section in layout.sections() {
@@ -125,6 +132,16 @@ fn is_high(width: Width, lane: usize) -> bool {
 fn write_row<const B: usize>(group: &[u8], lane: usize, out: &mut [f32], value: impl Fn(i8) -> f32) {
     for (out, pair) in out.as_chunks_mut::<2>().0.iter_mut().zip(group.as_chunks::<B>().0) {
         *out = [pair[2 * lane], pair[2 * lane + 1]].map(|byte| value(byte as i8));
+    }
+}
+
+/// The values of one row of a group of codes of three values, whose column quads have their indices N to 16 bytes.
+fn write_trits<const N: usize>(group: &[u8], lane: usize, out: &mut [f32], scale: f32) {
+    for (i, out) in out.as_chunks_mut::<QUAD>().0.iter_mut().enumerate() {
+        let at = i / N * QUAD_BYTES + 2 * lane;
+        let [first, second] = [group[at], group[at + 1]].map(|index| index >> (i % N * 4));
+        let code = |bit: usize| (first >> bit & 1) as i8 + (second >> bit & 1) as i8 - 1;
+        *out = core::array::from_fn(|bit| scale * f32::from(code(bit)));
     }
 }
 

@@ -74,6 +74,16 @@ pub enum Error {
         /// First row of the block that was being packed.
         row: usize,
     },
+    /// A code of a format with three values is a fourth one.
+    #[error(
+        "tensor `{tensor}` has a weight of 2 near row {row}, where its format has -1, 0 and 1; the file is damaged"
+    )]
+    NotTernary {
+        /// Name of the tensor.
+        tensor: String,
+        /// First row of the block that was being packed.
+        row: usize,
+    },
     /// The file could not be read.
     #[error("tensor `{tensor}`: {source}")]
     Source {

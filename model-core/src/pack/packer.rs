@@ -26,9 +26,10 @@ pub enum Precision {
 /// How codes are kept in memory. Products have the same bits either way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Residency {
-    /// A byte for each code: fewest instructions per product.
+    /// A byte for each code (half of one where it has three values): fewest instructions per product.
     Wide,
-    /// Half a byte for each code of the four-bit formats, a byte for the others: less memory to hold and to read.
+    /// Half a byte for each code of the four-bit formats, a quarter where it has three values, a byte for the others: less
+    /// memory to hold and to read.
     Compact,
 }
 
@@ -140,6 +141,9 @@ impl Packer {
                     let count = bytes.len() / self.row_bytes;
                     let (codes, scales, offsets) = decoded.first(*layout, count);
                     quant::decode_codes(tensor.ty, bytes, codes, scales, offsets).map_err(format)?;
+                    if layout.width.is_ternary() && !is_ternary(codes) {
+                        return Err(Error::NotTernary { tensor: tensor.name.clone(), row: first });
+                    }
                     finite &= decoded.append_to(packed, *layout).is_ok();
                 }
             }
@@ -192,9 +196,18 @@ impl Shape {
     }
 }
 
+/// Whether no code is above 1; below -1 there is none.
+fn is_ternary(codes: &[i8]) -> bool {
+    codes.iter().fold(i8::MIN, |most, code| most.max(*code)) <= 1
+}
+
 fn layout(ty: GgmlType, columns: usize, residency: Residency) -> Layout {
-    let nibbles = residency == Residency::Compact && quant::has_four_bit_codes(ty);
-    let width = if nibbles { Width::Nibble } else { Width::Byte };
+    let width = match residency {
+        Residency::Wide if quant::is_ternary(ty) => Width::Trits,
+        Residency::Compact if quant::is_ternary(ty) => Width::PackedTrits,
+        Residency::Compact if quant::has_four_bit_codes(ty) => Width::Nibble,
+        _ => Width::Byte,
+    };
     let group_columns = quant::group_len(ty);
     Layout { groups: columns / group_columns, group_columns, has_offsets: quant::has_offset(ty), width }
 }

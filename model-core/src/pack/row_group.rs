@@ -3,7 +3,8 @@
 use core::mem::MaybeUninit;
 
 use super::layout::{
-    COLUMNS, HALF_COLUMNS, HIGH_SCALE, Layout, OFFSET_LIMIT, OFFSET_PAIR_BYTES, ROWS, SECTION, Section, Width,
+    COLUMNS, HALF_COLUMNS, HIGH_SCALE, Layout, OFFSET_LIMIT, OFFSET_PAIR_BYTES, QUAD, QUAD_BYTES, ROWS, SECTION,
+    Section, TERNARY_COLUMNS, Width,
 };
 use crate::kernels::{NonFinite, quantize_into};
 use crate::math::all_finite;
@@ -44,6 +45,7 @@ impl Rows {
         for (group, out) in blocks.chunks_exact_mut(layout.group_bytes()).enumerate() {
             match layout.group_columns {
                 HALF_COLUMNS => self.write_group::<HALF_COLUMNS>(out, layout, group),
+                TERNARY_COLUMNS => self.write_ternary_group(out, layout, group),
                 _ => self.write_group::<COLUMNS>(out, layout, group),
             }
         }
@@ -58,22 +60,48 @@ impl Rows {
     /// Writes all bytes of a group of C columns.
     #[inline(always)]
     fn write_group<const C: usize>(&self, out: &mut [MaybeUninit<u8>], layout: Layout, group: usize) {
-        let codes = self.codes.as_chunks::<C>().0;
-        let codes: [&[i8; C]; ROWS] = core::array::from_fn(|row| &codes[row * layout.groups + group]);
-        let scales: [f32; ROWS] = core::array::from_fn(|row| self.scales[row * layout.groups + group]);
-        match layout.width {
-            Width::Byte => {
-                let (codes_out, scales_out) = out.split_at_mut(Width::Byte.code_bytes(C));
-                write_codes(codes_out, codes);
-                write_floats(scales_out, scales);
-            }
-            Width::Nibble => {
-                let (codes_out, scales_out) = out.split_at_mut(Width::Nibble.code_bytes(C));
-                write_codes(codes_out, two_to_a_byte(codes).each_ref());
-                let factor = |row| if row < HALF { 1.0 } else { HIGH_SCALE };
-                write_floats(scales_out, core::array::from_fn(|row| scales[row] * factor(row)));
+        let (codes, scales) = self.group::<C>(layout, group);
+        if layout.width == Width::Nibble {
+            let (codes_out, scales_out) = out.split_at_mut(Width::Nibble.code_bytes(C));
+            write_codes(codes_out, two_to_a_byte(codes).each_ref());
+            let factor = |row| if row < HALF { 1.0 } else { HIGH_SCALE };
+            write_floats(scales_out, core::array::from_fn(|row| scales[row] * factor(row)));
+        } else {
+            let (codes_out, scales_out) = out.split_at_mut(Width::Byte.code_bytes(C));
+            write_codes(codes_out, codes);
+            write_floats(scales_out, scales);
+        }
+    }
+
+    /// Writes all bytes of a group of codes of three values.
+    #[inline(always)]
+    fn write_ternary_group(&self, out: &mut [MaybeUninit<u8>], layout: Layout, group: usize) {
+        let (codes, scales) = self.group::<TERNARY_COLUMNS>(layout, group);
+        let (codes_out, scales_out) = out.split_at_mut(layout.width.code_bytes(TERNARY_COLUMNS));
+        let quads = codes.map(|codes| codes.as_chunks::<QUAD>().0);
+        let is_packed = layout.width == Width::PackedTrits;
+        for (i, out) in codes_out.as_chunks_mut::<QUAD_BYTES>().0.iter_mut().enumerate() {
+            for (out, quads) in out.as_chunks_mut::<2>().0.iter_mut().zip(&quads) {
+                *out = if is_packed {
+                    let (low, high) = (indices(quads[2 * i]), indices(quads[2 * i + 1]));
+                    [low[0] | high[0] << 4, low[1] | high[1] << 4]
+                } else {
+                    indices(quads[i])
+                }
+                .map(MaybeUninit::new);
             }
         }
+        write_floats(scales_out, scales);
+    }
+
+    /// Codes and scales of the rows of a group of C columns.
+    #[inline(always)]
+    fn group<const C: usize>(&self, layout: Layout, group: usize) -> ([&[i8; C]; ROWS], [f32; ROWS]) {
+        let codes = self.codes.as_chunks::<C>().0;
+        (
+            core::array::from_fn(|row| &codes[row * layout.groups + group]),
+            core::array::from_fn(|row| self.scales[row * layout.groups + group]),
+        )
     }
 
     /// Writes all bytes of a section of the offset strip.
@@ -124,6 +152,15 @@ fn two_to_a_byte<const C: usize>(codes: [&[i8; C]; ROWS]) -> [[i8; C]; HALF] {
         }
     }
     bytes
+}
+
+/// The indices of four codes of three values: bit i of the first says that code i is above -1, of the second, above 0.
+#[inline(always)]
+fn indices(codes: [i8; QUAD]) -> [u8; 2] {
+    // Bit 7 of a byte is its sign. The product moves the low bits of the bytes next to each other.
+    let codes = u32::from_le_bytes(codes.map(|code| code as u8));
+    let not_negative = !(codes >> 7);
+    [not_negative, codes & not_negative].map(|bits| ((bits & 0x0101_0101).wrapping_mul(0x0102_0408) >> 24) as u8)
 }
 
 #[inline(always)]

@@ -81,7 +81,7 @@ fn every_format_keeps_its_values_in_both_precisions_and_from_any_source() {
                 assert_eq!(values(&pack(&info, precision, &Remote(bytes.clone())).unwrap()), found);
                 let compact = pack_as(&info, precision, Residency::Compact, &bytes).unwrap();
                 assert_eq!(values(&compact), found, "{ty} {rows} {precision:?} compact");
-                let is_smaller = matrix.is_coded() && quant::has_four_bit_codes(ty);
+                let is_smaller = matrix.is_coded() && (quant::has_four_bit_codes(ty) || quant::is_ternary(ty));
                 assert_eq!(compact.bytes() < matrix.bytes(), is_smaller, "{ty}");
             }
         }
@@ -117,4 +117,9 @@ fn refuses_what_it_cannot_pack_and_names_the_tensor() {
     bytes[16..18].copy_from_slice(&0x7c00u16.to_le_bytes());
     let error = pack(&info, Precision::Quantized, &bytes).unwrap_err();
     assert_eq!(error, Error::NotFinite { tensor: "w".into(), row: 0 });
+    let (info, mut bytes, _) = tensor(GgmlType::TQ2_0, 9);
+    bytes[16 + 8 * 66 + 40] |= 0b11;
+    let error = pack(&info, Precision::Quantized, &bytes).unwrap_err();
+    assert_eq!(error, Error::NotTernary { tensor: "w".into(), row: 0 });
+    assert!(pack(&info, Precision::F32, &bytes).is_ok());
 }

@@ -21,6 +21,8 @@ use crate::gguf::GgmlType;
 pub const GROUP: usize = 32;
 /// Weights per group of those that [`group_len`] names.
 pub const HALF_GROUP: usize = 16;
+/// Weights per group of the formats of three values.
+pub const TERNARY_GROUP: usize = super_blocks::SUPER_BLOCK;
 
 /// What can be done with a type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,12 +126,21 @@ pub fn has_offset(ty: GgmlType) -> bool {
 
 /// Weights that share a scale in [`decode_codes`].
 pub fn group_len(ty: GgmlType) -> usize {
-    if matches!(ty, GgmlType::Q2_K | GgmlType::Q3_K | GgmlType::Q6_K) { HALF_GROUP } else { GROUP }
+    match ty {
+        GgmlType::Q2_K | GgmlType::Q3_K | GgmlType::Q6_K => HALF_GROUP,
+        _ if is_ternary(ty) => TERNARY_GROUP,
+        _ => GROUP,
+    }
 }
 
 /// Whether all codes of this type are from -8 to 7.
 pub fn has_four_bit_codes(ty: GgmlType) -> bool {
-    matches!(ty, GgmlType::Q4_0 | GgmlType::Q4_1 | GgmlType::Q4_K | GgmlType::TQ1_0 | GgmlType::TQ2_0)
+    matches!(ty, GgmlType::Q4_0 | GgmlType::Q4_1 | GgmlType::Q4_K)
+}
+
+/// Whether the codes of this type are -1, 0 and 1. (Blocks of TQ2_0 can hold a 2, which no quantizer writes.)
+pub fn is_ternary(ty: GgmlType) -> bool {
+    matches!(ty, GgmlType::TQ1_0 | GgmlType::TQ2_0)
 }
 
 /// Decodes blocks to centred codes, scales and offsets.

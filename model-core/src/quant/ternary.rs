@@ -16,15 +16,15 @@ pub(super) struct Tq1;
 /// TQ2_0.
 pub(super) struct Tq2;
 
-impl SuperBlock<54, 8> for Tq1 {
+impl SuperBlock<54, 1> for Tq1 {
     #[inline(always)]
-    fn decode(block: &[u8; 54], codes: &mut [i8; SUPER_BLOCK]) -> ([f32; 8], [f32; 8]) {
+    fn decode(block: &[u8; 54], codes: &mut [i8; SUPER_BLOCK]) -> ([f32; 1], [f32; 1]) {
         let (long, rest) = codes.split_at_mut(5 * 32);
         let (short, last) = rest.split_at_mut(5 * 16);
         digits::<32>(&block[..32], long);
         digits::<16>(&block[32..48], short);
         digits::<4>(&block[48..52], last);
-        ([half_value([block[52], block[53]]); 8], [0.0; 8])
+        ([half_value([block[52], block[53]])], [0.0])
     }
 }
 
@@ -40,9 +40,9 @@ fn digits<const RUN: usize>(bytes: &[u8], codes: &mut [i8]) {
     }
 }
 
-impl SuperBlock<66, 8> for Tq2 {
+impl SuperBlock<66, 1> for Tq2 {
     #[inline(always)]
-    fn decode(block: &[u8; 66], codes: &mut [i8; SUPER_BLOCK]) -> ([f32; 8], [f32; 8]) {
+    fn decode(block: &[u8; 66], codes: &mut [i8; SUPER_BLOCK]) -> ([f32; 1], [f32; 1]) {
         for (codes, q) in codes.as_chunks_mut::<128>().0.iter_mut().zip(block[..64].as_chunks::<32>().0) {
             for (digit, codes) in codes.as_chunks_mut::<32>().0.iter_mut().enumerate() {
                 for (code, byte) in codes.iter_mut().zip(q) {
@@ -50,6 +50,6 @@ impl SuperBlock<66, 8> for Tq2 {
                 }
             }
         }
-        ([half_value([block[64], block[65]]); 8], [0.0; 8])
+        ([half_value([block[64], block[65]])], [0.0])
     }
 }
