@@ -12,8 +12,7 @@ use crate::{by_itself, with, with_mut};
 
 /// Method that the canister calls itself; not part of the interface.
 pub const STEP: &str = "chat_step";
-/// A caller that waits for a limited time is answered with what there is, when less than this is left beyond the
-/// time that the last step took.
+/// Time that the answer itself has to reach a caller who waits for a limited time.
 const MARGIN: Duration = Duration::from_secs(15);
 
 /// Answers the present call with what `reply` makes of the model's answer, or rejects it with the reason.
@@ -30,13 +29,18 @@ async fn generate(messages: Result<Vec<ChatMessage>, Error>) -> Result<String, S
     let mut begun = time();
     while !chat.step().await? {
         let now = time();
-        let next = now.saturating_add(now - begun).saturating_add(MARGIN.as_nanos() as u64);
-        if deadline.is_some_and(|deadline| next > deadline) {
+        if deadline.is_some_and(|deadline| is_close(deadline, begun, now)) {
             break;
         }
         begun = now;
     }
     with(|service| service.chat_text(chat.0)).map_err(|error| error.to_string())
+}
+
+/// Whether another step like the last, which took from `begun` to `now`, could end too late for a caller who waits until
+/// `deadline`. All in nanoseconds since 1970.
+fn is_close(deadline: u64, begun: u64, now: u64) -> bool {
+    now.saturating_add(now.saturating_sub(begun)).saturating_add(MARGIN.as_nanos() as u64) > deadline
 }
 
 /// An answer in the making. It is forgotten when dropped, which happens too when a callback traps.
@@ -67,4 +71,19 @@ pub fn step(session_id: u64) -> Result<bool, String> {
         return Err("only the canister itself calls this; call v1_chat".into());
     }
     with_mut(|service| service.chat_step(session_id)).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_is_begun_only_if_one_like_the_last_leaves_time_for_the_answer() {
+        let second = 1_000_000_000;
+        assert!(!is_close(300 * second, 100 * second, 130 * second));
+        assert!(!is_close(300 * second, 230 * second, 257 * second), "257 + 27 + 15 fit");
+        assert!(is_close(300 * second, 230 * second, 258 * second), "258 + 28 + 15 do not");
+        assert!(is_close(300 * second, 299 * second, 301 * second), "it is too late already");
+        assert!(is_close(second, 0, u64::MAX));
+    }
 }
