@@ -17,6 +17,8 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use candid::Principal;
 use serde::{Deserialize, Serialize};
@@ -33,6 +35,9 @@ const PAGE_BYTES: usize = 65_536;
 const BUFFER_BYTES: usize = 1 << 20;
 /// Most files of one memory: each is opened at the next start.
 const MEMORY_FILES: usize = 64;
+/// How long a process that was killed may take to give its memory, and then its lock, back.
+const LOCK_TIME: Duration = Duration::from_secs(2);
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// Why a replica cannot be kept or restored.
 #[derive(Debug, thiserror::Error)]
@@ -159,13 +164,7 @@ impl Store {
             let mut builder = fs::DirBuilder::new();
             builder.recursive(true).mode(0o700).create(&part).map_err(io_error("make", &part))?;
         }
-        let path = folder.join("lock");
-        let lock = OpenOptions::new().create(true).append(true).open(&path).map_err(io_error("open", &path))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(StoreError::Locked(folder.to_owned())),
-            Err(TryLockError::Error(reason)) => return Err(io_error("lock", &path)(reason)),
-        }
+        let lock = lock(folder)?;
         let keys = keys(&folder.join("keys.json"))?;
         Ok((Self { folder: folder.to_owned(), serial: 0, kept: BTreeMap::new(), _lock: lock }, keys))
     }
@@ -345,6 +344,21 @@ impl Store {
             for entry in entries.filter(|entry| !entry.file_name().to_str().is_some_and(|name| used.contains(name))) {
                 fs::remove_file(entry.path()).ok();
             }
+        }
+    }
+}
+
+/// Takes the folder for this process.
+fn lock(folder: &Path) -> Result<File, StoreError> {
+    let path = folder.join("lock");
+    let file = OpenOptions::new().create(true).append(true).open(&path).map_err(io_error("open", &path))?;
+    let begun = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if begun.elapsed() < LOCK_TIME => sleep(LOCK_PAUSE),
+            Err(TryLockError::WouldBlock) => return Err(StoreError::Locked(folder.to_owned())),
+            Err(TryLockError::Error(reason)) => return Err(io_error("lock", &path)(reason)),
         }
     }
 }

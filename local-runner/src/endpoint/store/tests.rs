@@ -211,6 +211,18 @@ proptest! {
 }
 
 #[test]
+fn a_folder_that_is_just_being_given_back_is_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, _) = Store::open(folder.path()).unwrap();
+    let ending = std::thread::spawn(move || {
+        sleep(LOCK_TIME / 10);
+        drop(store);
+    });
+    assert!(Store::open(folder.path()).is_ok());
+    ending.join().unwrap();
+}
+
+#[test]
 fn a_save_that_broke_off_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let mut replica = empty();
