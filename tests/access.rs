@@ -39,7 +39,7 @@ fn needed(method: &str) -> Option<Role> {
     match method {
         "upload_begin" | "upload_chunk" | "upload_commit" | "upload_abort" | "model_load_step" | "config_get"
         | "config_set" => Some(Role::Operator),
-        "session_create" | "session_advance" | "session_run" | "session_append" => Some(Role::User),
+        "session_create" | "session_advance" | "session_run" | "session_append" | "session_restart" => Some(Role::User),
         _ => None,
     }
 }
@@ -81,6 +81,10 @@ fn argument(method: &str) -> Vec<u8> {
         "session_append" => {
             let input = SessionInput::Text("a".into());
             candid::encode_one(SessionAppendArg { session_id: id, input, max_tokens: None })
+        }
+        "session_restart" => {
+            let SessionCreateArg { input, options } = ask("a", 1);
+            candid::encode_one(SessionRestartArg { session_id: id, input, options })
         }
         "session_tokens" | "session_digests" | "session_logprobs" => {
             candid::encode_one(SessionPageArg { session_id: id, from: None, limit: None })

@@ -129,7 +129,7 @@ fn ambiguous_grammars_cost_little_or_are_an_error() {
 
 #[test]
 fn a_model_without_a_chat_template_takes_text_only() {
-    let file = TinyLlama { chat_template: None, ..tiny(2) }.build();
+    let file = TinyLlama { seed: 2, ..TinyLlama::without_chat() }.build();
     for mut icllama in Icllama::everywhere(ConfigUpdate::default()) {
         icllama.serve("model", &file);
         assert!(!icllama.model_status().serving.unwrap().has_chat_template);

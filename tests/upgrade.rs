@@ -36,6 +36,7 @@ fn settings_and_roles_survive() {
         max_sessions_per_principal: Some(3),
         max_input_bytes: Some(999),
         max_session_tokens: Some(77),
+        chat_template: Some("chatml".into()),
     };
     for mut icllama in Icllama::everywhere(ConfigUpdate::default()) {
         let config = icllama.config_set(update.clone()).unwrap();

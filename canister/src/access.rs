@@ -1,12 +1,14 @@
 //! Who may do what: the settings and the roles that follow from them, as plain values.
 
 use candid::Principal;
+use model_core::chat::ChatTemplate;
 
 use crate::api::{Config, ConfigUpdate, Error, GenerateAccess, KvCacheBits, Residency, Role};
 
 /// Ceiling that no setting may pass: the platform's 40e9 less what saving and replying can cost.
 const MAX_INSTRUCTIONS: u64 = 38_000_000_000;
 const MAX_LIST: usize = 1_000;
+const MAX_TEMPLATE_BYTES: usize = 64 << 10;
 
 impl Default for Config {
     fn default() -> Self {
@@ -23,6 +25,7 @@ impl Default for Config {
             max_sessions_per_principal: 100,
             max_input_bytes: 256 << 10,
             max_session_tokens: 32 << 10,
+            chat_template: None,
         }
     }
 }
@@ -47,6 +50,10 @@ impl Config {
             max_sessions_per_principal: update.max_sessions_per_principal.unwrap_or(old.max_sessions_per_principal),
             max_input_bytes: update.max_input_bytes.unwrap_or(old.max_input_bytes),
             max_session_tokens: update.max_session_tokens.unwrap_or(old.max_session_tokens),
+            chat_template: match &update.chat_template {
+                Some(template) => Some(template.clone()).filter(|template| !template.is_empty()),
+                None => old.chat_template,
+            },
         };
         new.check()?;
         Ok(new)
@@ -61,7 +68,8 @@ impl Config {
         check_range("max_input_bytes", self.max_input_bytes.into(), 1, 2 << 20)?;
         check_range("max_session_tokens", self.max_session_tokens.into(), 1, 1 << 20)?;
         check_principals("operators", &self.operators)?;
-        check_principals("users", &self.users)
+        check_principals("users", &self.users)?;
+        check_template(self.chat_template.as_deref())
     }
 
     /// The same settings as an update, which is how they are stored: a setting that a later version
@@ -80,6 +88,7 @@ impl Config {
             max_sessions_per_principal: Some(self.max_sessions_per_principal),
             max_input_bytes: Some(self.max_input_bytes),
             max_session_tokens: Some(self.max_session_tokens),
+            chat_template: self.chat_template.clone(),
         }
     }
 
@@ -109,9 +118,8 @@ pub fn role_needed(method: &str) -> Option<Role> {
         "upload_begin" | "upload_chunk" | "upload_commit" | "upload_abort" | "model_load_step" | "config_set" => {
             Some(Role::Operator)
         }
-        "session_create" | "session_advance" | "session_run" | "session_append" | "v0_chat" | "v1_chat" => {
-            Some(Role::User)
-        }
+        "session_create" | "session_advance" | "session_run" | "session_append" | "session_restart" | "v0_chat"
+        | "v1_chat" => Some(Role::User),
         // The canister's own, whose calls are not inspected.
         "chat_step" => Some(Role::Controller),
         _ => None,
@@ -123,6 +131,17 @@ fn check_range(field: &str, value: u64, min: u64, max: u64) -> Result<(), Error>
         return Ok(());
     }
     Err(Error::InvalidArgument { field: field.into(), reason: format!("{value} is not between {min} and {max}") })
+}
+
+fn check_template(template: Option<&str>) -> Result<(), Error> {
+    let invalid = |reason| Error::InvalidArgument { field: "chat_template".into(), reason };
+    match template {
+        Some(template) if template.len() > MAX_TEMPLATE_BYTES => {
+            Err(invalid(format!("it has {} bytes; at most {MAX_TEMPLATE_BYTES} are accepted", template.len())))
+        }
+        Some(template) => ChatTemplate::check(template).map_err(|error| invalid(error.to_string())),
+        None => Ok(()),
+    }
 }
 
 fn check_principals(field: &str, list: &[Principal]) -> Result<(), Error> {

@@ -23,7 +23,8 @@ pub use session::{
     ChatMessage, FinishReason, Grammar, MessageText, ProfilePart, SessionAdvanceArg, SessionAppendArg, SessionAppendOk,
     SessionCreateArg, SessionCreateOk, SessionDigestsOk, SessionIdArg, SessionInput, SessionListArg, SessionListOk,
     SessionLogitsOk, SessionLogprobsOk, SessionOptions, SessionOutputArg, SessionOutputOk, SessionPageArg,
-    SessionProgress, SessionState, SessionStatus, SessionSummary, SessionTokensOk, TokenLogprob, TokenLogprobs,
+    SessionProgress, SessionRestartArg, SessionRestartOk, SessionState, SessionStatus, SessionSummary, SessionTokensOk,
+    TokenLogprob, TokenLogprobs, ToolAnswer, ToolCalls,
 };
 pub use upload::{
     ByteRange, UploadBeginArg, UploadBeginOk, UploadChunk, UploadChunkArg, UploadChunkOk, UploadCommitArg,

@@ -8,7 +8,7 @@ use ic_stable_structures::Memory;
 use model_core::budget::Budget;
 use model_core::model::{CachePrecision, Model};
 use model_core::profile::{Counter, Spent};
-use model_core::session::{Session, SessionRecord, Step};
+use model_core::session::{Session, SessionOptions, SessionRecord, Step};
 
 use crate::api::Error;
 use crate::load::Serving;
@@ -204,6 +204,26 @@ impl<M: Memory> Sessions<M> {
         let session = self.wake(id, &head, serving)?;
         session.append(&serving.model, tokens, max_tokens)?;
         Ok(self.save(id, head, now_ns))
+    }
+
+    /// Makes a finished session what [`Session::new`] makes of `prompt` and `options`, keeping what both begin with. Also
+    /// returns of how many tokens keys and values were kept.
+    ///
+    /// # Errors
+    /// [`Error::ModelChanged`], or input that does not fit.
+    pub fn restart(
+        &mut self,
+        id: u64,
+        head: Head,
+        serving: &Serving,
+        prompt: Vec<u32>,
+        options: SessionOptions,
+        now_ns: u64,
+    ) -> Result<(Head, u32), Error> {
+        let session = self.wake(id, &head, serving)?;
+        session.restart(&serving.model, prompt, options)?;
+        let kept = session.cached_tokens() as u32;
+        Ok((self.save(id, head, now_ns), kept))
     }
 
     /// Ends generation. Needs no model.

@@ -175,6 +175,14 @@ fn session_append(arg: SessionAppendArg) -> Reply<SessionAppendOk> {
     with_mut(|service| service.session_append(arg))
 }
 
+/// Begins a finished session anew, keeping what was computed of the tokens that both begin with. For users, about their own
+/// sessions.
+#[candid_method(update)]
+#[update(hidden, decode_with = "decode::argument")]
+fn session_restart(arg: SessionRestartArg) -> Reply<SessionRestartOk> {
+    with_mut(|service| service.session_restart(arg))
+}
+
 /// Ends generation. About own sessions; controllers about any.
 #[candid_method(update)]
 #[update(hidden, decode_with = "decode::argument")]
@@ -322,7 +330,7 @@ mod tests {
         let page = include_str!("../../docs/candid.md");
         let interface = super::candid_interface();
         let methods = methods(&interface);
-        assert_eq!(methods.len(), 25);
+        assert_eq!(methods.len(), 26);
         for method in methods {
             assert!(page.contains(&format!("`{method}`")), "docs/candid.md does not mention {method}");
         }

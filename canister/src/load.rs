@@ -6,6 +6,7 @@
 use ic_stable_structures::Memory;
 use model_core::Error as LoadError;
 use model_core::budget::{Budget, CountDown};
+use model_core::chat::ChatTemplate;
 use model_core::model::{LoadOptions, LoadProgress, Loader, Model, Place};
 use model_core::pack;
 
@@ -40,9 +41,31 @@ pub struct Serving {
     pub model: Model,
     /// Where it came from.
     pub placed: Placed,
+    /// The chat template that the settings put in place of the model's own.
+    chosen: Option<ChatTemplate>,
 }
 
 impl Serving {
+    fn new(model: Model, placed: Placed, config: &Config) -> Self {
+        let mut serving = Self { model, placed, chosen: None };
+        serving.choose_chat(config);
+        serving
+    }
+
+    /// Takes the chat template that the settings name. They were checked when they were set.
+    fn choose_chat(&mut self, config: &Config) {
+        let chosen = config.chat_template.as_deref().map(|text| ChatTemplate::chosen(text, &self.model.tokenizer));
+        self.chosen = chosen.and_then(Result::ok);
+    }
+
+    /// By what chats are rendered.
+    ///
+    /// # Errors
+    /// [`Error::NoChatTemplate`].
+    pub fn chat(&self) -> Result<&ChatTemplate, Error> {
+        self.chosen.as_ref().or(self.model.chat.as_ref()).ok_or(Error::NoChatTemplate)
+    }
+
     /// SHA-256 of the file, which is what sessions remember of their model.
     pub fn file_hash(&self) -> [u8; 32] {
         self.placed.file.sha256.as_slice().try_into().unwrap_or_default()
@@ -81,6 +104,11 @@ impl<M: Memory + Clone> Models<M> {
     /// Nothing is loaded yet.
     pub fn open(memories: &Memories<M>) -> Self {
         Self { slots: [memories.slot(0), memories.slot(1)], serving: None, loading: None, failed: None }
+    }
+
+    /// Lets the model that answers go by changed settings, as far as that needs no loading.
+    pub fn configure(&mut self, config: &Config) {
+        self.serving.iter_mut().for_each(|serving| serving.choose_chat(config));
     }
 
     /// The model that answers, if one does.
@@ -146,7 +174,9 @@ impl<M: Memory + Clone> Models<M> {
 
     /// Facts about the model that answers, under `settings`.
     pub fn info(&self, settings: &Config) -> Option<ModelInfo> {
-        let Serving { model, placed } = self.serving.as_ref()?;
+        let serving = self.serving.as_ref()?;
+        let Serving { model, placed, .. } = serving;
+        let chat = serving.chat().ok();
         let config = &model.config;
         Some(ModelInfo {
             file: placed.file.clone(),
@@ -160,7 +190,8 @@ impl<M: Memory + Clone> Models<M> {
             kv_cache_bits: settings.default_kv_cache(model).bits(),
             residency: model.residency().name().into(),
             kernel: model.kernel().name().into(),
-            has_chat_template: model.chat.is_some(),
+            has_chat_template: chat.is_some(),
+            guessed_chat_template: chat.and_then(ChatTemplate::guessed).map(Into::into),
         })
     }
 
@@ -203,7 +234,7 @@ impl<M: Memory + Clone> Models<M> {
         }
         let LoadProgress { done_bytes, total_bytes, ready } = loading.progress;
         if ready {
-            self.finish(directory, loading)?;
+            self.finish(directory, loading, config)?;
         } else {
             self.loading = Some(loading);
         }
@@ -249,7 +280,7 @@ impl<M: Memory + Clone> Models<M> {
         stored.err().unwrap_or(Error::ModelRejected { message })
     }
 
-    fn finish(&mut self, directory: &mut DirectoryCell<M>, loading: Loading<M>) -> Result<(), Error> {
+    fn finish(&mut self, directory: &mut DirectoryCell<M>, loading: Loading<M>, config: &Config) -> Result<(), Error> {
         let Loading { placed, loader, .. } = loading;
         let model = match loader.finish() {
             Ok(model) => model,
@@ -259,7 +290,7 @@ impl<M: Memory + Clone> Models<M> {
             directory.change(|directory| directory.current = directory.candidate.take())?;
         }
         self.failed = None;
-        self.serving = Some(Serving { model, placed });
+        self.serving = Some(Serving::new(model, placed, config));
         Ok(())
     }
 }

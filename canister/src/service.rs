@@ -210,6 +210,7 @@ impl<M: Memory + Clone, E: Env> Service<M, E> {
         let config = self.config.updated(update)?;
         self.config_cell.set(&config.to_update())?;
         self.config = config;
+        self.models.configure(&self.config);
         Ok(())
     }
 

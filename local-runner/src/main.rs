@@ -1,6 +1,7 @@
 //! The `icllama` command: parse, dispatch, exit code.
 
 mod backend;
+mod chat_options;
 mod clock;
 mod commands;
 mod hub;
@@ -44,7 +45,7 @@ enum Command {
     Quantize(commands::quantize::Args),
     Logits(commands::logits::Args),
     Perplexity(commands::perplexity::Args),
-    Parity(commands::parity::Args),
+    Parity(Box<commands::parity::Args>),
     Bench(commands::bench::Args),
     Shim(commands::shim::Args),
     Replica(commands::replica::Args),

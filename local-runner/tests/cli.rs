@@ -120,9 +120,78 @@ fn chat_is_the_default_where_the_model_has_a_template() {
     assert_eq!(prompt_tokens(&["--chat"]), chat);
     assert!(prompt_tokens(&["--system", "Be brief"]) > chat);
     assert_eq!(prompt_tokens(&["--system", ""]), chat);
-    let bare = Tiny::new(&TinyLlama { chat_template: None, ..TinyLlama::default() });
+    let bare = Tiny::new(&TinyLlama::without_chat());
     assert!(failure(&["run", &bare.path(), "-p", "Hi", "--chat"]).contains("no chat template"));
     assert_eq!(json(&["run", &bare.path(), "-p", "Hi", "-n", "1", "--json"])["prompt_tokens"], raw);
+}
+
+#[test]
+fn a_file_without_a_template_chats_by_the_built_in_one_when_asked() {
+    let tiny = Tiny::new(&TinyLlama { chat_template: None, ..TinyLlama::default() });
+    let prompt_tokens = |more: &[&str]| {
+        let report = json(&[&["run", &tiny.path(), "-p", "Hi", "-n", "1", "--json"], more].concat());
+        report["prompt_tokens"].as_u64().unwrap()
+    };
+    let raw = prompt_tokens(&[]);
+    assert_eq!(prompt_tokens(&["--raw"]), raw);
+    let chatml = prompt_tokens(&["--chat"]);
+    assert_eq!(prompt_tokens(&["--chat-template", "chatml"]), chatml);
+    assert!(raw < chatml && prompt_tokens(&["--chat", "--system", "a"]) > chatml);
+    let own = tiny.file("own.jinja", "{{ messages[0].content }}");
+    for given in [["--chat-template", "{{ messages[0].content }}"], ["--chat-template-file", &own]] {
+        assert_eq!(prompt_tokens(&given), raw);
+    }
+    assert_eq!(prompt_tokens(&["--chat-template", &format!("@{own}")]), raw);
+    assert!(failure(&["run", &tiny.path(), "-p", "Hi", "--chat-template", "chatmi"]).contains("vicuna"));
+    let chat = icllama_with_stdin(&["chat", &tiny.path(), "-n", "1"], "Hi\n");
+    assert!(String::from_utf8_lossy(&chat.stderr).contains("chatml"));
+}
+
+#[test]
+fn templates_are_told_what_the_command_line_says() {
+    let template = "{{ tools | tojson }}|{{ enable_thinking }}|{{ x }}|{{ strftime_now('%Y') | length }}";
+    let tiny = Tiny::new(&TinyLlama { chat_template: Some(template.to_owned()), ..TinyLlama::default() });
+    let prompt_tokens = |more: &[&str]| {
+        let common = ["run", &tiny.path(), "-p", "Hi", "-n", "1", "--json", "--grammar", "root ::= [a-z]"];
+        json(&[&common[..], more].concat())["prompt_tokens"].as_u64().unwrap() as usize
+    };
+    let count = |text: &str| ids(&json(&["tokenize", &tiny.path(), "--json", "-p", text])["ids"]).len();
+    let tools = tiny.file("tools.json", r#"[{"name": "f"}]"#);
+    assert_eq!(prompt_tokens(&[]), count("null|||4"));
+    assert_eq!(prompt_tokens(&["--reasoning", "off"]), count("null|False||4"));
+    let all = ["--tools", &tools, "--reasoning", "on", "--chat-template-kwargs", r#"{"x": "<|im_end|>"}"#];
+    assert_eq!(prompt_tokens(&all), count(r#"[{"name": "f"}]|True|<|im_end|>|4"#));
+    let refused = failure(&["run", &tiny.path(), "-p", "Hi", "--chat-template-kwargs", "[]"]);
+    assert!(refused.contains("--chat-template-kwargs"), "{refused}");
+}
+
+#[test]
+fn a_chat_tells_how_probable_the_tokens_of_each_answer_were() {
+    let tiny = tiny();
+    let args = ["chat", &tiny.path(), "-n", "3", "--ignore-eos", "--logprobs", "2"];
+    let lines = stdout(&icllama_with_stdin(&[&args[..], &["--json"]].concat(), "One\nTwo\n"));
+    for answer in lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()) {
+        let logprobs = answer["logprobs"].as_array().unwrap();
+        let chosen: Vec<_> = logprobs.iter().map(|token| token["id"].clone()).collect();
+        assert_eq!((Value::Array(chosen), logprobs.len()), (answer["tokens"].clone(), 3), "{answer}");
+    }
+    let shown = String::from_utf8(icllama_with_stdin(&args, "One\n").stderr).unwrap();
+    assert_eq!(shown.lines().count(), 3, "{shown}");
+}
+
+#[test]
+fn control_tokens_in_a_prompt_are_obeyed_only_when_asked() {
+    let tiny = tiny();
+    let spelled = "<|im_start|>user";
+    let prompt_tokens = |more: &[&str]| {
+        let report = json(&[&["run", &tiny.path(), "-p", spelled, "--raw", "-n", "1", "--json"], more].concat());
+        report["prompt_tokens"].as_u64().unwrap() as usize
+    };
+    let count =
+        |more: &[&str]| ids(&json(&[&["tokenize", &tiny.path(), "--json", "-p", spelled], more].concat())["ids"]).len();
+    assert_eq!((prompt_tokens(&[]), prompt_tokens(&["--parse-special"])), (count(&[]), count(&["--parse-special"])));
+    assert!(count(&[]) > count(&["--parse-special"]));
+    assert!(usage(&["run", &tiny.path(), "-p", "Hi", "--parse-special"]).contains("--raw"));
 }
 
 #[test]
@@ -156,7 +225,7 @@ fn chat_reads_messages_from_a_pipe_and_prints_answers_only() {
         "--json",
     ]);
     assert_eq!(answers[0]["tokens"], alone["tokens"]);
-    let bare = Tiny::new(&TinyLlama { chat_template: None, ..TinyLlama::default() });
+    let bare = Tiny::new(&TinyLlama::without_chat());
     assert!(failure(&["chat", &bare.path()]).contains("no chat template"));
 }
 
@@ -197,15 +266,15 @@ fn text_mode_prints_the_text_and_nothing_else_on_stdout() {
 fn tokenize_shows_ids_and_pieces_and_obeys_its_options() {
     let tiny = Tiny::new(&TinyLlama { add_bos: true, ..TinyLlama::default() });
     let tokenize = |more: &[&str]| json(&[&["tokenize", &tiny.path(), "--json"], more].concat());
-    let plain = tokenize(&["-p", "a<|im_end|>"]);
+    let plain = tokenize(&["-p", "a<|im_end|>", "--parse-special"]);
     assert_eq!(plain["count"], ids(&plain["ids"]).len());
     assert_eq!(plain["pieces"].as_array().unwrap().last().unwrap(), "<|im_end|>");
-    let without_bos = tokenize(&["-p", "a<|im_end|>", "--no-bos"]);
+    let without_bos = tokenize(&["-p", "a<|im_end|>", "--no-bos", "--parse-special"]);
     assert_eq!(ids(&without_bos["ids"]), ids(&plain["ids"])[1..]);
-    let spelled = tokenize(&["-p", "a<|im_end|>", "--no-bos", "--no-special"]);
+    let spelled = tokenize(&["-p", "a<|im_end|>", "--no-bos"]);
     assert!(ids(&spelled["ids"]).len() > ids(&without_bos["ids"]).len());
     let batch = tiny.file("batch.json", r#"["a<|im_end|>", ""]"#);
-    let lines = stdout(&icllama(&["tokenize", &tiny.path(), "--no-bos", "--batch", &batch]));
+    let lines = stdout(&icllama(&["tokenize", &tiny.path(), "--no-bos", "--parse-special", "--batch", &batch]));
     let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines, [without_bos["ids"].clone(), Value::Array(vec![])]);
     // An empty text is a text where it was asked for, and a mistake where stdin was only assumed.

@@ -1,26 +1,34 @@
-//! Chat messages to one prompt, by the template in the model's file. Knows nothing of tokens beyond the spelling
-//! of bos and eos, and has no clock.
+//! Chat messages to one prompt, by the template in the model's file, or by a built-in one. Knows nothing of tokens beyond
+//! the spelling of bos and eos, and has no clock.
 //!
 //! Templates are written for Hugging Face's Jinja2 environment; this is that environment on minijinja: blocks are
 //! trimmed, `raise_exception` and loop controls exist, `tojson` writes what Python's `json.dumps` writes, strings
-//! and mappings have the Python methods that templates use. As there, `tools` and `documents` are none.
+//! and mappings have the Python methods that templates use. As there, `tools` and `documents` are none unless given.
 //!
 //! A template comes from a file and is not trusted: the steps it takes, its recursion and its output are limited.
 //! The memory of strings it builds on the way is not: the engine has no such limit, so that one which doubles a string
 //! again and again can exhaust the memory of the process (in a canister, of the message).
 
+mod date;
+mod json;
+mod message;
+mod presets;
 mod python;
+mod variables;
 
 use std::collections::BTreeSet;
 use std::io;
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::Value;
+use minijinja::value::{Serde, Value};
 use minijinja::{Environment, ErrorKind};
 
 use crate::TokenId;
 use crate::gguf::{KeyError, Metadata, keys};
 use crate::tokenizer::{self, EncodeOptions, Tokenizer};
+
+pub use message::ChatMessage;
+pub use variables::Variables;
 
 /// Template steps per rendering; a long conversation takes some hundred per message.
 const FUEL: u64 = 2_000_000;
@@ -31,21 +39,6 @@ const MAX_OUTPUT: usize = 16 << 20;
 /// The name under which templates are compiled.
 const NAME: &str = "chat_template";
 
-/// One message of a conversation.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct ChatMessage {
-    /// Who speaks: `system`, `user` or `assistant`, or what else the template knows.
-    pub role: String,
-    /// What they say.
-    pub content: String,
-}
-
-impl ChatMessage {
-    fn value(&self) -> Value {
-        Value::from_pairs([("role", self.role.as_str()), ("content", self.content.as_str())])
-    }
-}
-
 /// Why a conversation could not become a prompt.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -53,6 +46,14 @@ pub enum Error {
     /// The metadata entry is not a string.
     #[error("the chat template cannot be read: {0}")]
     Metadata(#[from] KeyError),
+    /// There is no built-in template of this name, nor is it a template.
+    #[error("{name:?} is neither a template nor the name of a built-in one, which are {known}")]
+    UnknownName {
+        /// The name.
+        name: String,
+        /// The names that there are.
+        known: String,
+    },
     /// The template does not compile.
     #[error("the chat template is wrong in line {line}: {reason}; use the model without it, or give another")]
     Syntax {
@@ -75,8 +76,16 @@ pub enum Error {
         /// The template's own words.
         message: String,
     },
+    /// What a template is to be told is not as it has to be.
+    #[error("{what} cannot be read: {reason}")]
+    Variables {
+        /// Which of it.
+        what: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
     /// The template asks for the date and none was given.
-    #[error("the chat template needs today's date in line {line}; give one with ChatTemplate::with_date")]
+    #[error("the chat template needs today's date in line {line}, and was given none")]
     NeedsDate {
         /// Line of the template, from 1; 0 if unknown.
         line: usize,
@@ -102,21 +111,54 @@ pub struct ChatTemplate {
     environment: Result<Environment<'static>, Error>,
     bos_token: Option<String>,
     eos_token: Option<String>,
-    date: Option<String>,
+    guessed: Option<&'static str>,
 }
 
 impl ChatTemplate {
-    /// The template in a file's metadata (`tokenizer.chat_template`), `None` if it has none. One that does not compile
-    /// refuses every conversation with [`Error::Syntax`]: the model is of use without it.
+    /// The template in a file's metadata (`tokenizer.chat_template`: a template, or the name of a built-in one). A file that
+    /// has none gets the built-in one that fits its special tokens or its name, `None` if none does. A template that does
+    /// not compile refuses every conversation with [`Error::Syntax`]: the model is of use without it.
     ///
     /// # Errors
     /// [`Error::Metadata`] if the entry is not a string.
     pub fn from_gguf(meta: &Metadata, tokenizer: &Tokenizer) -> Result<Option<Self>, Error> {
-        let Some(source) = meta.opt_str(keys::CHAT_TEMPLATE)? else { return Ok(None) };
+        if let Some(source) = meta.opt_str(keys::CHAT_TEMPLATE)? {
+            let source = presets::named(source).map_or(source, |preset| preset.template);
+            return Ok(Some(Self::for_tokenizer(compile(source), tokenizer)));
+        }
+        let Some(preset) = presets::fitting(meta, tokenizer) else { return Ok(None) };
+        Ok(Some(Self { guessed: Some(preset.name), ..Self::for_tokenizer(compile(preset.template), tokenizer) }))
+    }
+
+    /// The built-in template of a name, or the template that `text` is, for the model of `tokenizer`.
+    ///
+    /// # Errors
+    /// [`Error::UnknownName`] for what is neither, [`Error::Syntax`] for a template that does not compile.
+    pub fn chosen(text: &str, tokenizer: &Tokenizer) -> Result<Self, Error> {
+        Ok(Self::for_tokenizer(Ok(compile(source_of(text)?)?), tokenizer))
+    }
+
+    /// Whether [`chosen`](Self::chosen) will take `text`.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn check(text: &str) -> Result<(), Error> {
+        compile(source_of(text)?).map(drop)
+    }
+
+    /// Names of the built-in templates, which are those of llama.cpp.
+    pub fn built_in() -> impl Iterator<Item = &'static str> {
+        presets::PRESETS.iter().map(|preset| preset.name)
+    }
+
+    /// Name of the built-in template that was taken because the file has none.
+    pub fn guessed(&self) -> Option<&'static str> {
+        self.guessed
+    }
+
+    fn for_tokenizer(environment: Result<Environment<'static>, Error>, tokenizer: &Tokenizer) -> Self {
         let text = |id| tokenizer.token_text(id).ok();
-        let bos = tokenizer.bos().and_then(text);
-        let eos = tokenizer.eos().and_then(text);
-        Ok(Some(Self::of(compile(source), bos, eos)))
+        Self::of(environment, tokenizer.bos().and_then(text), tokenizer.eos().and_then(text))
     }
 
     /// Compiles `source`; the tokens are what it sees as `bos_token` and `eos_token`.
@@ -129,28 +171,14 @@ impl ChatTemplate {
 
     fn of(environment: Result<Environment<'static>, Error>, bos_token: Option<&str>, eos_token: Option<&str>) -> Self {
         let own = |token: Option<&str>| token.map(str::to_owned);
-        Self { environment, bos_token: own(bos_token), eos_token: own(eos_token), date: None }
-    }
-
-    /// Gives templates that ask for it today's date, already formatted (Llama 3 writes `26 Jul 2024`): they see it
-    /// as `date_string` and as the answer of `strftime_now`, whatever the format. Without it `strftime_now` is
-    /// undefined, which most templates are prepared for.
-    #[must_use]
-    pub fn with_date(mut self, date: impl Into<String>) -> Self {
-        let date = date.into();
-        let answer = date.clone();
-        if let Ok(environment) = &mut self.environment {
-            environment.add_function("strftime_now", move |_format: &str| answer.clone());
-        }
-        self.date = Some(date);
-        self
+        Self { environment, bos_token: own(bos_token), eos_token: own(eos_token), guessed: None }
     }
 
     /// The prompt for a conversation, ready to become tokens; with `add_generation_prompt` it ends where the model's
     /// answer begins.
     ///
-    /// Control tokens are those that the template writes. Where a message spells one, it stays text, so that nobody
-    /// ends their own turn and speaks as the system.
+    /// Control tokens are those that the template writes. Where a message or a variable spells one, it stays text, so that
+    /// nobody ends their own turn and speaks as the system.
     ///
     /// # Errors
     /// As [`render`](Self::render).
@@ -158,15 +186,15 @@ impl ChatTemplate {
         &self,
         tokenizer: &Tokenizer,
         messages: &[ChatMessage],
+        variables: &Variables,
         add_generation_prompt: bool,
     ) -> Result<Prompt, Error> {
-        let guard = unused_character(messages);
-        let guarded = |message: &ChatMessage| ChatMessage {
-            role: tokenizer.guard(&message.role, guard).into_owned(),
-            content: tokenizer.guard(&message.content, guard).into_owned(),
-        };
-        let messages: Vec<_> = messages.iter().map(guarded).collect();
-        Ok(Prompt { text: self.render(&messages, add_generation_prompt)?, guard })
+        let guard = unused_character(messages, variables);
+        let mut guarded = (messages.to_vec(), variables.clone());
+        let mut put_guard = |text: &mut String| *text = tokenizer.guard(text, guard).into_owned();
+        guarded.0.iter_mut().for_each(|message| message.each_text(&mut put_guard));
+        guarded.1.each_text(&mut put_guard);
+        Ok(Prompt { text: self.render(&guarded.0, &guarded.1, add_generation_prompt)?, guard })
     }
 
     /// The prompt for a conversation as text. To get its tokens use [`prompt`](Self::prompt): here control tokens
@@ -175,19 +203,24 @@ impl ChatTemplate {
     /// # Errors
     /// [`Error::Refused`] if the template refuses the conversation (some want alternating roles), the other
     /// variants if it fails or exceeds a limit.
-    pub fn render(&self, messages: &[ChatMessage], add_generation_prompt: bool) -> Result<String, Error> {
+    pub fn render(
+        &self,
+        messages: &[ChatMessage],
+        variables: &Variables,
+        add_generation_prompt: bool,
+    ) -> Result<String, Error> {
         let environment = self.environment.as_ref().map_err(Clone::clone)?;
         let template = environment.get_template(NAME).map_err(|error| syntax_error(&error))?;
-        let mut variables = vec![
-            ("messages", messages.iter().map(ChatMessage::value).collect()),
+        let mut context = vec![
+            ("messages", messages.iter().map(|message| Value::from(Serde(message))).collect()),
             ("add_generation_prompt", Value::from(add_generation_prompt)),
-            ("tools", Value::from(())),
             ("documents", Value::from(())),
         ];
-        let named = [("bos_token", &self.bos_token), ("eos_token", &self.eos_token), ("date_string", &self.date)];
-        variables.extend(named.into_iter().filter_map(|(name, text)| Some((name, Value::from(text.as_deref()?)))));
+        let tokens = [("bos_token", &self.bos_token), ("eos_token", &self.eos_token)];
+        context.extend(tokens.into_iter().filter_map(|(name, text)| Some((name, Value::from(text.as_deref()?)))));
+        let context = context.into_iter().chain(variables.values());
         let mut output = Limited { bytes: Vec::new(), exceeded: false };
-        let rendered = template.render_captured_to(Value::from_pairs(variables), &mut output).map(drop);
+        let rendered = template.render_captured_to(Value::from_pairs(context), &mut output).map(drop);
         if output.exceeded {
             return Err(Error::TooLong { limit: MAX_OUTPUT });
         }
@@ -222,13 +255,27 @@ impl Prompt {
     }
 }
 
-/// A character that no message has: of the noncharacters and private-use characters, the first.
-fn unused_character(messages: &[ChatMessage]) -> char {
+/// A character that nothing told to a template has: of the noncharacters and private-use characters, the first.
+fn unused_character(messages: &[ChatMessage], variables: &Variables) -> char {
     const FIRST: char = '\u{FDD0}';
-    let texts = messages.iter().flat_map(|message| [&message.role, &message.content]);
-    let used: BTreeSet<char> = texts.flat_map(|text| text.chars()).filter(|&character| character >= FIRST).collect();
+    let mut used = BTreeSet::new();
+    let mut note = |text: &mut String| used.extend(text.chars().filter(|&character| character >= FIRST));
+    messages.iter().cloned().for_each(|mut message| message.each_text(&mut note));
+    variables.clone().each_text(&mut note);
     let mut candidates = (FIRST..='\u{FDEF}').chain('\u{F0000}'..=char::MAX);
     candidates.find(|candidate| !used.contains(candidate)).unwrap_or(FIRST)
+}
+
+/// The template that is meant by a name or is given.
+fn source_of(text: &str) -> Result<&str, Error> {
+    match presets::named(text) {
+        Some(preset) => Ok(preset.template),
+        None if text.contains('{') => Ok(text),
+        None => {
+            let known = ChatTemplate::built_in().collect::<Vec<_>>().join(", ");
+            Err(Error::UnknownName { name: text.to_owned(), known })
+        }
+    }
 }
 
 fn compile(source: &str) -> Result<Environment<'static>, Error> {
@@ -244,7 +291,7 @@ fn environment() -> Result<Environment<'static>, minijinja::Error> {
     environment.set_fuel(Some(FUEL));
     environment.set_recursion_limit(RECURSION);
     environment.set_unknown_method_callback(python::call_method);
-    environment.add_filter("tojson", python::to_json);
+    environment.add_filter("tojson", json::to_json);
     environment.add_function("raise_exception", |message: &str| -> Result<Value, minijinja::Error> {
         let refused = Refused(message.to_owned());
         Err(minijinja::Error::new(ErrorKind::InvalidOperation, "the template refuses").with_source(refused))

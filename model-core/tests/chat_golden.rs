@@ -5,45 +5,75 @@
 
 use std::collections::HashMap;
 
-use model_core::chat::{ChatMessage, ChatTemplate, Error};
+use model_core::chat::{ChatMessage, ChatTemplate, Error, Variables};
 use model_core::fixtures::TinyLlama;
 use model_core::gguf::{File, Metadata, keys};
 use model_core::tokenizer::Tokenizer;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-fn messages(value: &Value) -> Vec<ChatMessage> {
-    let text = |value: &Value| value.as_str().unwrap().to_owned();
-    let message = |pair: &Value| ChatMessage { role: text(&pair[0]), content: text(&pair[1]) };
-    value.as_array().unwrap().iter().map(message).collect()
+#[derive(serde::Deserialize)]
+struct Golden {
+    bos_token: String,
+    eos_token: String,
+    now: i64,
+    templates: HashMap<String, String>,
+    conversations: Vec<Conversation>,
+    cases: Vec<Case>,
+}
+
+#[derive(serde::Deserialize)]
+struct Conversation {
+    messages: Vec<ChatMessage>,
+    #[serde(default)]
+    tools: Vec<Value>,
+    #[serde(default)]
+    named: Map<String, Value>,
+}
+
+#[derive(serde::Deserialize)]
+struct Case {
+    template: String,
+    conversation: usize,
+    add_generation_prompt: bool,
+    text: Option<String>,
+    refused: Option<String>,
 }
 
 #[test]
 fn templates_render_as_in_python() {
-    let golden: Value = serde_json::from_str(include_str!("golden/chat.json")).unwrap();
-    let compile = |(name, source): (&String, &Value)| {
-        let (bos, eos) = (golden["bos_token"].as_str(), golden["eos_token"].as_str());
-        (name.clone(), ChatTemplate::new(source.as_str().unwrap(), bos, eos).unwrap())
+    let golden: Golden = serde_json::from_str(include_str!("golden/chat.json")).unwrap();
+    let compile = |(name, source): (&String, &String)| {
+        (name.clone(), ChatTemplate::new(source, Some(&golden.bos_token), Some(&golden.eos_token)).unwrap())
     };
-    let templates: HashMap<_, _> = golden["templates"].as_object().unwrap().iter().map(compile).collect();
-    let cases = golden["cases"].as_array().unwrap();
-    for case in cases {
-        let name = case["template"].as_str().unwrap();
-        let rendered = templates[name].render(&messages(&case["messages"]), case["add_generation_prompt"] == true);
-        let expected = match case["refused"].as_str() {
-            Some(message) => Err(Error::Refused { message: message.to_owned() }),
-            None => Ok(case["text"].as_str().unwrap().to_owned()),
+    let templates: HashMap<_, _> = golden.templates.iter().map(compile).collect();
+    let mut wrong = 0;
+    for case in &golden.cases {
+        let Conversation { messages, tools, named } = &golden.conversations[case.conversation];
+        let variables = Variables { tools: tools.clone(), named: named.clone(), now: Some(golden.now) };
+        let rendered = templates[&case.template].render(messages, &variables, case.add_generation_prompt);
+        let expected = match &case.refused {
+            Some(message) => Err(Error::Refused { message: message.clone() }),
+            None => Ok(case.text.clone().unwrap()),
         };
-        assert_eq!(rendered, expected, "{name}: {}", case["messages"]);
+        if rendered != expected {
+            wrong += 1;
+            eprintln!("{} of conversation {}:\n{rendered:?}\n{expected:?}", case.template, case.conversation);
+        }
     }
-    assert!(cases.len() >= 100, "only {} renderings", cases.len());
-    assert!(cases.iter().any(|case| case["refused"].is_string()));
+    assert_eq!(wrong, 0, "renderings of {} differ", golden.cases.len());
+    assert!(golden.cases.len() >= 600, "only {} renderings", golden.cases.len());
+    assert!(golden.cases.iter().any(|case| case.refused.is_some()));
 }
 
 /// Checks that a message which spells control tokens gives no more of them than one that does not.
 fn assert_messages_stay_text(tokenizer: &Tokenizer, template: &ChatTemplate) {
     let encode = |content: &str| {
-        let messages = [ChatMessage { role: "user".to_owned(), content: content.to_owned() }];
-        let ids = template.prompt(tokenizer, &messages, true).unwrap().encode(tokenizer, true).unwrap();
+        let messages = [ChatMessage::new("user", content)];
+        let ids = template
+            .prompt(tokenizer, &messages, &Variables::default(), true)
+            .unwrap()
+            .encode(tokenizer, true)
+            .unwrap();
         let text = tokenizer.decode(&ids).unwrap();
         let control: Vec<_> = ids.into_iter().filter(|&id| tokenizer.is_control(id)).collect();
         (control, String::from_utf8(text).unwrap())
@@ -68,8 +98,8 @@ fn a_message_cannot_end_its_own_turn() {
 }
 
 #[test]
-fn a_file_without_a_template_has_none() {
-    let bytes = TinyLlama { chat_template: None, ..TinyLlama::default() }.build();
+fn a_file_without_a_template_and_a_sign_of_one_has_none() {
+    let bytes = TinyLlama::without_chat().build();
     let mut file = File::read(&bytes).unwrap();
     let tokenizer = Tokenizer::from_gguf(file.metadata()).unwrap();
     assert!(ChatTemplate::from_gguf(file.metadata(), &tokenizer).unwrap().is_none());
@@ -79,5 +109,5 @@ fn a_file_without_a_template_has_none() {
     let template = ChatTemplate::from_gguf(file.metadata(), &tokenizer).unwrap().unwrap();
     let text = |id: Option<u32>| tokenizer.token_text(id.unwrap()).unwrap();
     let expected = format!("{}|{}", text(tokenizer.bos()), text(tokenizer.eos()));
-    assert_eq!(template.render(&[], false).unwrap(), expected);
+    assert_eq!(template.render(&[], &Variables::default(), false).unwrap(), expected);
 }

@@ -6,7 +6,7 @@ mod common;
 
 use common::{load, tiny, tokens};
 use model_core::budget::CountDown;
-use model_core::chat::{self, ChatMessage};
+use model_core::chat::{self, ChatMessage, Variables};
 use model_core::config;
 use model_core::fixtures::TinyLlama;
 use model_core::gguf::{Array, File, GgmlType, Value};
@@ -111,9 +111,10 @@ fn precision_f32_computes_nearly_the_same() {
 fn a_broken_chat_template_refuses_conversations_and_nothing_else() {
     let broken = TinyLlama { chat_template: Some("line one\n{% if %}".into()), ..TinyLlama::default() };
     let model = load(&broken.build());
-    assert!(prompt::text(&model.tokenizer, "hello").is_ok());
-    let message = ChatMessage { role: "user".to_owned(), content: "hello".to_owned() };
-    let refused = prompt::conversation(&model.tokenizer, model.chat.as_ref().unwrap(), &[message]);
+    assert!(prompt::text(&model.tokenizer, "hello", false).is_ok());
+    let message = ChatMessage::new("user", "hello");
+    let refused =
+        prompt::conversation(&model.tokenizer, model.chat.as_ref().unwrap(), &[message], &Variables::default());
     assert!(matches!(&refused, Err(prompt::Error::Chat(chat::Error::Syntax { line: 2, .. }))), "{refused:?}");
 }
 

@@ -2,9 +2,11 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use model_core::budget::{CountDown, Unlimited};
+use model_core::chat::Variables;
 use model_core::fixtures::TinyLlama;
 use model_core::model::{CachePrecision, LoadOptions, Model};
-use model_core::session::{FinishReason, Session, SessionOptions, SessionRecord};
+use model_core::prompt::InputOptions;
+use model_core::session::{FinishReason, RecordError, Session, SessionOptions, SessionRecord};
 
 fn session(model: &Model) -> Session {
     session_with(model, CachePrecision::Bits16)
@@ -69,4 +71,30 @@ fn cancelling_a_record_is_cancelling_its_session() {
     assert_eq!(record.cancel(), session.cancel());
     assert_eq!(record, session.record());
     assert_eq!((record.finish_reason(), record.cancel()), (Some(FinishReason::Cancelled), String::new()));
+}
+
+#[test]
+fn a_stored_session_remembers_how_its_input_is_read() {
+    let model = Model::load(&TinyLlama::default().build(), &LoadOptions::default()).unwrap();
+    let named = Variables::parse_named(r#"{"enable_thinking": false, "a": {"z": 1, "b": null}}"#).unwrap();
+    let tools = Variables::parse_tools(r#"[{"name": "f"}]"#).unwrap();
+    for input in [
+        InputOptions { parse_special: true, ..InputOptions::default() },
+        InputOptions { named: named.clone(), ..InputOptions::default() },
+        InputOptions { parse_special: true, tools, named },
+    ] {
+        let options = SessionOptions { input: input.clone(), logprobs: Some(2), ..SessionOptions::default() };
+        let mut session = Session::new(&model, vec![1, 2], options).unwrap();
+        session.step(&model, &mut Unlimited).unwrap();
+        let bytes = session.record().to_bytes();
+        let record = SessionRecord::from_bytes(&bytes).unwrap();
+        assert_eq!(record, session.record());
+        assert_eq!(record.options().input.variables(Some(1)), input.variables(Some(1)));
+        if !input.named.is_empty() {
+            let mut damaged = bytes;
+            *damaged.last_mut().unwrap() = b'[';
+            let refused = SessionRecord::from_bytes(&damaged);
+            assert_eq!(refused, Err(RecordError::Impossible { field: "the template variables" }));
+        }
+    }
 }

@@ -89,7 +89,7 @@ fn no_precision_of_the_cache_moves_the_perplexity_by_more_than_three_thousandths
     let text = include_str!("../../tests/data/moby-dick-chapter-1.txt");
     let file = model();
     let model = Model::load(&file, &LoadOptions::default()).unwrap();
-    let mut tokens = prompt::text(&model.tokenizer, text).unwrap();
+    let mut tokens = prompt::text(&model.tokenizer, text, false).unwrap();
     tokens.truncate(256);
     let mut plain = 0.0;
     let add = |sum: &mut f64, position: usize, logits: &[f32]| {

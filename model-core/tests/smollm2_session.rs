@@ -15,7 +15,7 @@ fn completes_a_sentence_and_agrees_with_the_plain_evaluation() {
     let file = smollm2();
     let model = load(&file);
     assert_eq!(model.weights_per_token(), 134_479_872);
-    let tokens = prompt::text(&model.tokenizer, "The capital of France is").unwrap();
+    let tokens = prompt::text(&model.tokenizer, "The capital of France is", false).unwrap();
     let mut session = Session::new(&model, tokens, audited(16, Sampling::greedy())).unwrap();
     finish(&mut session, &model);
     assert!(session.text().contains("Paris"), "{}", session.text());

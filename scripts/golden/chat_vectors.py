@@ -1,21 +1,22 @@
 #!/usr/bin/env python3
-"""Golden renderings of chat templates, from Jinja2 set up as Hugging Face transformers does.
+"""Golden renderings of chat templates, by the code with which Hugging Face transformers applies them.
 
-Needs: pip install jinja2==3.1.6 gguf
+Needs: pip install transformers==5.23.0 jinja2==3.1.6 gguf
 Usage: scripts/golden/chat_vectors.py [--model models/SmolLM2-135M-Instruct.Q4_1.gguf]
 Writes model-core/tests/golden/chat.json, the same bytes each time.
 
-The templates below follow the formats of model families in the ways of writing found in real templates.
+The templates below and in chat_templates/ follow the formats of model families in the ways of writing found in real
+templates; their prose is our own.
 """
 
 import argparse
 import json
+from datetime import datetime, timezone
 from pathlib import Path
 
 import gguf
 import jinja2
-from jinja2.ext import loopcontrols
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from transformers.utils import chat_template_utils
 
 ROOT = Path(__file__).resolve().parents[2]
 OUT = ROOT / "model-core/tests/golden/chat.json"
@@ -170,55 +171,96 @@ TEMPLATES = {
 """,
 }
 
+NOW = 1_772_323_449
+DATES = "%d %b %Y|%Y-%m-%d|%B %-d, %Y|%A|%a %H:%M:%S|%I:%M %p|%j|%y%%"
+
+TEMPLATES["dates"] = f"{{{{ strftime_now('{DATES}') }}}}{{{{ ' ' ~ (strftime_now('%H') | int + 1) }}}}"
+
+TEMPLATES["python"] = """\
+{%- macro show(value) %}[{{ value }}]{% endmacro -%}
+{% for message in messages[1:] + messages[:1] if message.role != 'system' %}
+{{ loop.index }}/{{ loop.length }} {{ message.content.strip() | upper }} {{ message.content.title() }}|{{ message['content'][:3] }}|{{ message.content[-2:] }}
+{% if loop.index > 2 %}{% break %}{% endif %}
+{% else %}
+none
+{% endfor %}
+{% set first = messages | first %}{% set last = messages | map(attribute='role') | unique | list | last %}
+{{ show(last) }}{{ show(first.get('name', 'nobody')) }}{{ show(first.get('name') is none) }}{{ show(1 if not tools else tools | length) }}
+{% for key, value in {'zeta': 1, 'alpha': [1.5, 'x'], 'b': {'c': none}}.items() %}{{ key ~ '=' ~ value | tojson }};{% endfor %}
+{{ {'zeta': 'é🙂', 'alpha': [1, 2.0, 1e-7, 1e22]} | tojson(ensure_ascii=True, sort_keys=True) }}
+{{ {'zeta': {}, 'alpha': [1, []]} | tojson(indent=2, separators=(' ,', ' : ')) }}
+{{ 'a-b-c'.split('-', 1) | join('+') }} {{ 'abc' in 'xabcx' }} {{ 'a,b'.split(',')[-1] }} {{ [3, 1, 2] | sort | reverse | list | string }}
+{{ 'x' * 3 }} {{ '%s is %d' | format('a', 3) }} {{ "A" ~ 1 ~ none ~ true }} {{ 7 % 3 }} {{ 2 ** 3 }} {{ (1, 'a') | string }} {{ {'a': 'b', 'c': [true, 1.0]} | string }}
+{{ messages | selectattr('role', 'equalto', 'user') | list | length }} {{ messages | rejectattr('role', 'in', ['user']) | map(attribute='content') | list | length }}
+{{ namespace(a=1).a }} {{ undefined_name is defined }} {{ undefined_name | default('d') }} {{ '' or 'e' }} {{ dict(a=1).a }} {{ 'ab'.endswith('b') and 'Ab'.lower() == 'ab' }}
+"""
+
+WEATHER = {"type": "function", "function": {
+    "name": "weather", "description": "The weather of a \"place\" <now>", "parameters": {
+        "type": "object", "properties": {
+            "place": {"type": "string", "description": "City, e.g. Zürich"},
+            "days": {"type": "integer"}, "units": {"type": "array", "items": {"type": "string"}}},
+        "required": ["place"]}}}
+CLOCK = {"type": "function", "function": {
+    "name": "clock", "description": "The time.", "parameters": {"type": "object", "properties": {}}}}
+CALL = {"role": "assistant", "content": "", "tool_calls": [{"id": "abcdef123", "type": "function", "function": {
+    "name": "weather", "arguments": {"place": "Zürich <1>", "days": 3, "ratio": 0.5, "exact": True, "none": None}}}]}
+TWO_CALLS = {"role": "assistant", "content": "I call.", "tool_calls": [
+    {"id": "abcdef123", "type": "function", "function": {"name": "weather", "arguments": {"place": "Bern"}}},
+    {"id": "abcdef124", "type": "function", "function": {"name": "clock", "arguments": {}}}]}
+
+
+def said(*pairs):
+    return [{"role": role, "content": content} for role, content in pairs]
+
+
+ANSWERED = [CALL, {"role": "tool", "name": "weather", "tool_call_id": "abcdef123", "content": "{\"sky\": \"grey\"}"},
+            {"role": "assistant", "content": "It is grey."}]
+BOTH = [TWO_CALLS, {"role": "tool", "tool_call_id": "abcdef123", "content": "grey"},
+        {"role": "tool", "tool_call_id": "abcdef124", "content": "12:00"}]
+THOUGHT = [{"role": "user", "content": "Why?"},
+           {"role": "assistant", "content": "Because.", "reasoning_content": "\nHm.\n"}, {"role": "user", "content": "Sure?"}]
+
 CONVERSATIONS = [
-    [("user", "Hello!")],
-    [("user", "  spaces around \n"), ("assistant", "\n\nAnswer.\n "), ("user", "")],
-    [("system", "Be brief."), ("user", "What is 2 < 3 & \"quoted\"?"), ("assistant", "It's true."), ("user", "日本語 🙂 é")],
-    [("system", " "), ("user", "{{ not }} {% code %}\r\n<|im_end|>"), ("assistant", "<think>\nhm\n</think>\n\nYes."),
-     ("user", "a"), ("assistant", "<think>again</think>b")],
-    [("assistant", "First?"), ("user", "Roles do not alternate here.")],
-    [("user", "one"), ("user", "two")],
-    [("tool", "result"), ("user", "x")],
+    {"messages": said(("user", "Hello!"))},
+    {"messages": said(("user", "  spaces around \n"), ("assistant", "\n\nAnswer.\n "), ("user", ""))},
+    {"messages": said(("system", "Be brief."), ("user", "What is 2 < 3 & \"quoted\"?"), ("assistant", "It's true."),
+                      ("user", "日本語 🙂 é"))},
+    {"messages": said(("system", " "), ("user", "{{ not }} {% code %}\r\n<|im_end|>"),
+                      ("assistant", "<think>\nhm\n</think>\n\nYes."), ("user", "a"), ("assistant", "<think>again</think>b"))},
+    {"messages": said(("assistant", "First?"), ("user", "Roles do not alternate here."))},
+    {"messages": said(("user", "one"), ("user", "two"))},
+    {"messages": said(("tool", "result"), ("user", "x"))},
+    {"messages": said(("user", "Hello!")), "named": {"enable_thinking": False}},
+    {"messages": said(("system", "Sys /no_think"), ("user", "Hello!")), "named": {"enable_thinking": True}},
+    {"messages": THOUGHT, "named": {"enable_thinking": False}},
+    {"messages": said(("user", "Hello!")), "named": {"date_string": "1 Jan 2030", "tools_in_user_message": False}},
+    {"messages": said(("user", "Hello!")), "tools": [WEATHER]},
+    {"messages": said(("system", "Be brief."), ("user", "Weather?")) + ANSWERED[:1], "tools": [WEATHER, CLOCK]},
+    {"messages": said(("user", "Weather?")) + ANSWERED[:2], "tools": [WEATHER, CLOCK],
+     "named": {"enable_thinking": False}},
+    {"messages": said(("user", "Weather?")) + ANSWERED + said(("user", "And now?")), "tools": [CLOCK, WEATHER],
+     "named": {"tools_in_user_message": False}},
+    {"messages": said(("user", "Weather and time?")) + BOTH, "tools": [WEATHER, CLOCK]},
+    {"messages": said(("user", "Weather?")) + ANSWERED, "named": {"builtin_tools": ["code_interpreter", "search"]}},
 ]
 
 
-class Refused(Exception):
-    pass
+class Clock(datetime):
+    """A clock that stands still, in UTC."""
+
+    @classmethod
+    def now(cls, tz=None):
+        return datetime.fromtimestamp(NOW, timezone.utc).replace(tzinfo=None)
 
 
-def environment():
-    def raise_exception(message):
-        raise Refused(message)
-
-    class Generation(jinja2.ext.Extension):
-        """Transformers' mark around generated text; the text itself is unchanged."""
-
-        tags = {"generation"}
-
-        def parse(self, parser):
-            line = next(parser.stream).lineno
-            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-            return jinja2.nodes.CallBlock(self.call_method("_same"), [], [], body).set_lineno(line)
-
-        def _same(self, caller):
-            return caller()
-
-    def to_json(value, ensure_ascii=False, indent=None, separators=None, sort_keys=False):
-        return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-
-    env = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols])
-    env.filters["tojson"] = to_json
-    env.globals["raise_exception"] = raise_exception
-    return env
-
-
-def render(template, messages, add_generation_prompt):
-    messages = [{"role": role, "content": content} for role, content in messages]
+def render(source, conversation, add_generation_prompt):
     try:
-        text = template.render(messages=messages, tools=None, documents=None, bos_token="<s>", eos_token="</s>",
-                               add_generation_prompt=add_generation_prompt)
-        return {"text": text}
-    except Refused as refused:
+        rendered, _ = chat_template_utils.render_jinja_template(
+            [conversation["messages"]], tools=conversation.get("tools"), chat_template=source, bos_token="<s>",
+            eos_token="</s>", add_generation_prompt=add_generation_prompt, **conversation.get("named", {}))
+        return {"text": rendered[0]}
+    except jinja2.exceptions.TemplateError as refused:
         return {"refused": str(refused)}
 
 
@@ -226,17 +268,19 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default=ROOT / "models/SmolLM2-135M-Instruct.Q4_1.gguf")
     reader = gguf.GGUFReader(parser.parse_args().model)
-    templates = {"smollm2": reader.fields["tokenizer.chat_template"].contents(), **TEMPLATES}
+    folder = Path(__file__).with_name("chat_templates")
+    files = {path.stem: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.jinja"))}
+    templates = {"smollm2": reader.fields["tokenizer.chat_template"].contents(), **TEMPLATES, **files}
+    chat_template_utils.datetime = Clock
     rows = []
     for name, source in templates.items():
-        template = environment().from_string(source)
-        for messages in CONVERSATIONS:
+        for index, conversation in enumerate(CONVERSATIONS):
             for add_generation_prompt in [True, False]:
-                row = {"template": name, "messages": messages, "add_generation_prompt": add_generation_prompt,
-                       **render(template, messages, add_generation_prompt)}
+                row = {"template": name, "conversation": index, "add_generation_prompt": add_generation_prompt,
+                       **render(source, conversation, add_generation_prompt)}
                 rows.append(json.dumps(row, ensure_ascii=False))
-    head = json.dumps({"made_by": "scripts/golden/chat_vectors.py, Jinja2", "bos_token": "<s>", "eos_token": "</s>",
-                       "templates": templates}, ensure_ascii=False, indent=0)
+    head = json.dumps({"made_by": "scripts/golden/chat_vectors.py, transformers", "bos_token": "<s>", "eos_token": "</s>",
+                       "now": NOW, "templates": templates, "conversations": CONVERSATIONS}, ensure_ascii=False, indent=0)
     OUT.write_text(head[:-2] + ',\n"cases": [\n' + ",\n".join(rows) + "\n]\n}\n", encoding="utf-8")
     print(f"{OUT.relative_to(ROOT)}: {len(rows)} renderings, {OUT.stat().st_size} bytes")
 

@@ -293,6 +293,7 @@ methods! {
     Update session_run(arg: SessionIdArg) -> SessionStatus;
     Query session_output(arg: SessionOutputArg) -> SessionOutputOk;
     Update session_append(arg: SessionAppendArg) -> SessionAppendOk;
+    Update session_restart(arg: SessionRestartArg) -> SessionRestartOk;
     Query session_logits(arg: SessionIdArg) -> SessionLogitsOk;
     Query session_tokens(arg: SessionPageArg) -> SessionTokensOk;
     Query session_digests(arg: SessionPageArg) -> SessionDigestsOk;

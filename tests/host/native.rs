@@ -1,14 +1,15 @@
 //! The same generation without any canister: model-core on this machine, by kernel and number of threads.
 
 use canister::api::{FinishReason, Grammar, SessionCreateArg, SessionInput, SessionOptions};
+use model_core::TokenId;
 use model_core::budget::Unlimited;
-use model_core::chat::ChatMessage;
 use model_core::grammar::JSON;
 use model_core::kernels::Kernel;
 use model_core::model::{CachePrecision, LoadOptions, Model};
+use model_core::prompt::{self, InputOptions};
 use model_core::sample::Sampling;
 use model_core::session::{self, Session, Step};
-use model_core::{TokenId, prompt};
+use serde_json::Map;
 
 use crate::Generation;
 
@@ -30,22 +31,24 @@ impl Native {
         Self { model, threads }
     }
 
-    /// The tokens of an input.
-    pub fn prompt(&self, input: &SessionInput) -> Vec<TokenId> {
+    /// The tokens that a session begins with.
+    pub fn prompt(&self, arg: &SessionCreateArg) -> Vec<TokenId> {
         let Model { tokenizer, chat, .. } = &self.model;
-        match input {
+        let options = options(&arg.options).input;
+        match &arg.input {
             SessionInput::Tokens(tokens) => tokens.clone(),
-            SessionInput::Text(text) => prompt::text(tokenizer, text).unwrap(),
+            SessionInput::Text(text) => prompt::text(tokenizer, text, options.parse_special).unwrap(),
             SessionInput::Messages(messages) => {
-                let messages: Vec<_> = messages.iter().map(message).collect();
-                prompt::conversation(tokenizer, chat.as_ref().unwrap(), &messages).unwrap()
+                let messages: Vec<_> = messages.iter().cloned().map(|message| message.try_into().unwrap()).collect();
+                let variables = options.variables(arg.options.now_seconds);
+                prompt::conversation(tokenizer, chat.as_ref().unwrap(), &messages, &variables).unwrap()
             }
         }
     }
 
     /// One session from prompt to end, and the logits of its last position.
     pub fn generate(&self, arg: &SessionCreateArg) -> (Generation, Vec<f32>) {
-        let prompt = self.prompt(&arg.input);
+        let prompt = self.prompt(arg);
         let mut session = Session::new(&self.model, prompt, options(&arg.options)).unwrap();
         let finish = self.threads.install(|| {
             loop {
@@ -66,13 +69,15 @@ impl Native {
     }
 }
 
-fn message(message: &canister::api::ChatMessage) -> ChatMessage {
-    let (role, text) = match message {
-        canister::api::ChatMessage::System(text) => ("system", text),
-        canister::api::ChatMessage::User(text) => ("user", text),
-        canister::api::ChatMessage::Assistant(text) => ("assistant", text),
-    };
-    ChatMessage { role: role.into(), content: text.content.clone() }
+fn input(api: &SessionOptions) -> InputOptions {
+    let mut named =
+        api.chat_template_kwargs.as_deref().map_or_else(Map::new, |json| serde_json::from_str(json).unwrap());
+    named.extend(api.enable_thinking.map(|thinking| ("enable_thinking".to_owned(), thinking.into())));
+    InputOptions {
+        parse_special: api.parse_special.unwrap_or(false),
+        tools: api.tools.as_deref().map_or_else(Vec::new, |json| serde_json::from_str(json).unwrap()),
+        named,
+    }
 }
 
 /// The options as the candid documentation promises them.
@@ -91,6 +96,7 @@ fn options(api: &SessionOptions) -> session::SessionOptions {
             seed: api.seed.unwrap_or(0),
         },
         kv_cache: CachePrecision::from_bits(api.kv_cache_bits.unwrap_or(16)).unwrap(),
+        input: input(api),
         stop: api.stop.clone().unwrap_or_default(),
         ignore_eos: api.ignore_eos.unwrap_or(false),
         audit: api.audit.unwrap_or(false),

@@ -68,6 +68,8 @@ pub struct Config {
     pub max_input_bytes: u32,
     /// Tokens of one session, prompt and answers together. The model's context is a limit too.
     pub max_session_tokens: u32,
+    /// Chats are rendered by this template instead of the model's own: the name of a built-in one, or Jinja.
+    pub chat_template: Option<String>,
 }
 
 /// Changes the fields that are present and leaves the others. Only controllers may change `operators`.
@@ -97,6 +99,9 @@ pub struct ConfigUpdate {
     pub max_input_bytes: Option<u32>,
     /// Tokens of one session; at most 1,048,576.
     pub max_session_tokens: Option<u32>,
+    /// Chats are rendered by this template from now on: the name of a built-in one, or Jinja of at most 64 KiB; empty for
+    /// the model's own.
+    pub chat_template: Option<String>,
 }
 
 /// Argument of installation; may be absent.

@@ -1,10 +1,12 @@
 //! Between the candid types and those of `model_core`.
 
-use model_core::chat::ChatMessage as CoreMessage;
+use model_core::chat::{ChatMessage as CoreMessage, Error as ChatError, Variables};
 use model_core::grammar::JSON;
-use model_core::prompt::Error as PromptError;
+use model_core::prompt::{Error as PromptError, InputOptions};
 use model_core::sample::{Sampling, TokenLogprob as CoreLogprob};
 use model_core::session::{Error as SessionError, FinishReason as CoreReason, SessionOptions as CoreOptions};
+
+use serde_json::Value as Json;
 
 use super::{ChatMessage, Error, FinishReason, Grammar, SessionOptions, TokenLogprob, TokenLogprobs};
 
@@ -65,11 +67,15 @@ impl From<CoreReason> for FinishReason {
     }
 }
 
-impl From<SessionOptions> for CoreOptions {
-    fn from(options: SessionOptions) -> Self {
+impl TryFrom<SessionOptions> for CoreOptions {
+    type Error = Error;
+
+    fn try_from(options: SessionOptions) -> Result<Self, Error> {
         let default = CoreOptions::default();
         let sampling = default.sampling;
-        Self {
+        let input = options.input()?;
+        Ok(Self {
+            input,
             max_tokens: options.max_tokens.unwrap_or(default.max_tokens),
             sampling: Sampling {
                 temperature: options.temperature.unwrap_or(sampling.temperature),
@@ -90,8 +96,33 @@ impl From<SessionOptions> for CoreOptions {
             grammar: options.grammar.map(Grammar::into_text),
             logprobs: options.logprobs,
             prefill_batch: options.prefill_batch.map_or(default.prefill_batch, |batch| batch as usize),
-        }
+        })
     }
+}
+
+impl SessionOptions {
+    /// How input becomes tokens.
+    fn input(&self) -> Result<InputOptions, Error> {
+        let named = self.chat_template_kwargs.as_deref().map(Variables::parse_named).transpose();
+        let mut named = named.map_err(|error| invalid("chat_template_kwargs", &error))?.unwrap_or_default();
+        if let Some(thinking) = self.enable_thinking {
+            named.insert("enable_thinking".into(), thinking.into());
+        }
+        Ok(InputOptions {
+            parse_special: self.parse_special.unwrap_or(false),
+            tools: json_array("tools", self.tools.as_deref())?,
+            named,
+        })
+    }
+}
+
+fn json_array(field: &str, json: Option<&str>) -> Result<Vec<Json>, Error> {
+    let items = json.map(Variables::parse_tools).transpose().map_err(|error| invalid(field, &error))?;
+    Ok(items.unwrap_or_default())
+}
+
+fn invalid(field: &str, error: &ChatError) -> Error {
+    Error::InvalidArgument { field: field.into(), reason: error.to_string() }
 }
 
 impl Grammar {
@@ -113,13 +144,27 @@ impl From<&[CoreLogprob]> for TokenLogprobs {
     }
 }
 
-impl From<ChatMessage> for CoreMessage {
-    fn from(message: ChatMessage) -> Self {
-        let (role, text) = match message {
-            ChatMessage::System(text) => ("system", text),
-            ChatMessage::User(text) => ("user", text),
-            ChatMessage::Assistant(text) => ("assistant", text),
-        };
-        Self { role: role.into(), content: text.content }
+impl TryFrom<ChatMessage> for CoreMessage {
+    type Error = Error;
+
+    fn try_from(message: ChatMessage) -> Result<Self, Error> {
+        Ok(match message {
+            ChatMessage::System(text) => Self::new("system", text.content),
+            ChatMessage::User(text) => Self::new("user", text.content),
+            ChatMessage::Assistant(text) => Self::new("assistant", text.content),
+            ChatMessage::AssistantToolCalls(calls) => {
+                let mut message = Self::new("assistant", calls.content);
+                let calls = json_array("tool_calls", Some(&calls.tool_calls))?;
+                message.more.insert("tool_calls".into(), calls.into());
+                message
+            }
+            ChatMessage::Tool(answer) => {
+                let mut message = Self::new("tool", answer.content);
+                let more = [("tool_call_id", answer.tool_call_id), ("name", answer.name)];
+                let told = more.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.into())));
+                message.more.extend(told);
+                message
+            }
+        })
     }
 }

@@ -100,8 +100,10 @@ pub enum Error {
     /// The session was made for a model that is no longer the loaded one.
     #[error("the session belongs to another model; its output can still be read, but create a new session to go on")]
     ModelChanged,
-    /// The model has no chat template, so messages cannot be turned into a prompt.
-    #[error("the model has no chat template; send text or tokens")]
+    /// The model has no chat template and no built-in one fits it, so messages cannot be turned into a prompt.
+    #[error(
+        "the model has no chat template, and it is not seen which built-in one fits; name one in the setting chat_template, or send text or tokens"
+    )]
     NoChatTemplate,
     /// There is no such session, or it belongs to another principal: the two are not told apart.
     #[error("there is no session {session_id} of this caller")]

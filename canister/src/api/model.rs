@@ -53,6 +53,8 @@ pub struct ModelInfo {
     pub kernel: String,
     /// Whether chat messages can be sent.
     pub has_chat_template: bool,
+    /// Name of the built-in chat template that was taken because the file has none.
+    pub guessed_chat_template: Option<String>,
 }
 
 /// What the loader is doing.

@@ -21,14 +21,39 @@ pub enum ChatMessage {
     User(MessageText),
     /// What the model said earlier.
     Assistant(MessageText),
+    /// Calls of tools that the model made earlier, with what it said.
+    AssistantToolCalls(ToolCalls),
+    /// What a tool answered.
+    Tool(ToolAnswer),
+}
+
+/// Calls of tools.
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct ToolCalls {
+    /// What was said besides; often nothing.
+    pub content: String,
+    /// The calls, a JSON array in the form that the model's template knows: usually
+    /// `[{"type": "function", "function": {"name": ..., "arguments": {...}}}]`.
+    pub tool_calls: String,
+}
+
+/// The answer of a tool.
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct ToolAnswer {
+    /// Its words.
+    pub content: String,
+    /// Which call it answers, for templates that tell.
+    pub tool_call_id: Option<String>,
+    /// Name of the tool, for templates that tell.
+    pub name: Option<String>,
 }
 
 /// What the model shall continue.
 #[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
 pub enum SessionInput {
-    /// Text as it is; special tokens spelled in it are recognised.
+    /// Text as it is; control tokens spelled in it stay text unless the option `parse_special` is set.
     Text(String),
-    /// A chat, rendered by the model's own template.
+    /// A chat, rendered by the template that `model_status` tells of; control tokens spelled in it stay text.
     Messages(Vec<ChatMessage>),
     /// Token ids as they are; nothing is added.
     Tokens(Vec<u32>),
@@ -81,6 +106,16 @@ pub struct SessionOptions {
     /// Keep the log probability of every generated token, and of so many (0 to 20) that were likeliest in its place,
     /// for `session_logprobs`; none.
     pub logprobs: Option<u32>,
+    /// Obey control tokens spelled in input that is `Text`; false.
+    pub parse_special: Option<bool>,
+    /// Functions that the model may call, for the chat template: a JSON array; none.
+    pub tools: Option<String>,
+    /// Whether the model shall think before it answers, for chat templates that ask; as the template has it.
+    pub enable_thinking: Option<bool>,
+    /// More variables for the chat template: a JSON object; none.
+    pub chat_template_kwargs: Option<String>,
+    /// What the chat template takes for now, in seconds since 1970 in the client's time zone; the canister's time, UTC.
+    pub now_seconds: Option<i64>,
 }
 
 /// Makes a session.
@@ -239,6 +274,26 @@ pub struct SessionAppendOk {
     pub status: SessionStatus,
     /// Tokens that were appended.
     pub appended_tokens: u32,
+}
+
+/// Begins a finished session anew with other input, keeping what was computed of the tokens that both begin with.
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq)]
+pub struct SessionRestartArg {
+    /// From `session_create`.
+    pub session_id: u64,
+    /// What to continue: of a chat all messages, the new one included.
+    pub input: SessionInput,
+    /// How; nothing is taken over from before.
+    pub options: SessionOptions,
+}
+
+/// What is left to be computed.
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, PartialEq)]
+pub struct SessionRestartOk {
+    /// Where the session is now.
+    pub status: SessionStatus,
+    /// Tokens of the new prompt of which keys and values were kept.
+    pub kept_tokens: u32,
 }
 
 /// The logits behind the last generated token.

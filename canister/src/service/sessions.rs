@@ -2,17 +2,19 @@
 
 use ic_stable_structures::Memory;
 use model_core::model::{CachePrecision, Model};
-use model_core::prompt;
-use model_core::session::{Session, SessionOptions as CoreOptions};
+use model_core::prompt::{self, InputOptions};
+use model_core::session::{Session, SessionOptions as CoreOptions, SessionRecord};
 
 use super::Service;
 use crate::api::{
     ChatMessage, Error, ProfilePart, Role, SessionAdvanceArg, SessionAppendArg, SessionAppendOk, SessionCreateArg,
-    SessionCreateOk, SessionIdArg, SessionInput, SessionProgress, SessionStatus,
+    SessionCreateOk, SessionIdArg, SessionInput, SessionOptions, SessionProgress, SessionRestartArg, SessionRestartOk,
+    SessionStatus,
 };
 use crate::budget::CallBudget;
 use crate::env::Env;
 use crate::generate::{Advanced, Limits, Work};
+use crate::load::Serving;
 use crate::session_head::Head;
 use crate::upload::check_limit;
 
@@ -26,13 +28,9 @@ impl<M: Memory + Clone, E: Env> Service<M, E> {
         self.require(Role::User)?;
         let owner = self.env.caller();
         self.check_session_counts()?;
-        self.check_input(&arg.input)?;
         let serving = self.models.ready(self.directory.get())?;
-        let tokens = first_tokens(&serving.model, arg.input)?;
-        let kv_cache = self.config.kv_cache_of(&serving.model, arg.options.kv_cache_bits)?;
-        let options = CoreOptions { kv_cache, ..CoreOptions::from(arg.options) };
+        let (tokens, options) = self.beginning(serving, arg.input, arg.options)?;
         let prompt_tokens = tokens.len() as u32;
-        self.check_positions(&serving.model, kv_cache, tokens.len(), options.max_tokens)?;
         let session = Session::new(&serving.model, tokens, options)?;
         let session_id = self.header.take_session_id();
         self.counters.prompt_tokens += u64::from(prompt_tokens);
@@ -82,19 +80,41 @@ impl<M: Memory + Clone, E: Env> Service<M, E> {
         if head.finish.is_none() {
             return Err(Error::SessionNotFinished { session_id: id });
         }
-        self.check_input(&arg.input)?;
+        self.check_input(&arg.input, None)?;
         let serving = self.models.ready(self.directory.get())?;
         if head.model != serving.file_hash() {
             return Err(Error::ModelChanged);
         }
         let record = self.sessions.store().record(id)?;
-        let tokens = more_tokens(&serving.model, record.tokens().last().copied(), arg.input)?;
+        let tokens = self.more_tokens(serving, &record, arg.input)?;
         let max_tokens = arg.max_tokens.unwrap_or(record.options().max_tokens);
         let appended_tokens = tokens.len() as u32;
         self.check_positions(&serving.model, head.kv_cache, record.tokens().len() + tokens.len(), max_tokens)?;
         let head = self.sessions.append(id, head, serving, tokens, max_tokens, self.env.time_ns())?;
         self.counters.prompt_tokens += u64::from(appended_tokens);
         Ok(SessionAppendOk { status: self.status_of(id, &head), appended_tokens })
+    }
+
+    /// Begins a finished session anew: what `session_create` would make of the argument, with what was computed of the tokens
+    /// that the old and the new one begin with. So a conversation whose earlier messages its template shows otherwise than
+    /// they were generated goes on as if it were new, at the cost of what changed.
+    ///
+    /// # Errors
+    /// As `session_create`; [`Error::SessionNotFinished`] while the session generates.
+    pub fn session_restart(&mut self, arg: SessionRestartArg) -> Result<SessionRestartOk, Error> {
+        self.require(Role::User)?;
+        let id = arg.session_id;
+        let head = self.owned(id)?;
+        if head.finish.is_none() {
+            return Err(Error::SessionNotFinished { session_id: id });
+        }
+        let serving = self.models.ready(self.directory.get())?;
+        if head.model != serving.file_hash() {
+            return Err(Error::ModelChanged);
+        }
+        let (tokens, options) = self.beginning(serving, arg.input, arg.options)?;
+        let (head, kept_tokens) = self.sessions.restart(id, head, serving, tokens, options, self.env.time_ns())?;
+        Ok(SessionRestartOk { status: self.status_of(id, &head), kept_tokens })
     }
 
     /// Ends the session's generation. Controllers may end any.
@@ -188,15 +208,52 @@ impl<M: Memory + Clone, E: Env> Service<M, E> {
         check_limit("max_sessions_per_principal", max, store.len_of(&self.env.caller()) + 1)
     }
 
-    fn check_input(&self, input: &SessionInput) -> Result<(), Error> {
-        let bytes = match input {
+    /// What a session begins with: its first tokens and its options, within the limits.
+    fn beginning(
+        &self,
+        serving: &Serving,
+        input: SessionInput,
+        options: SessionOptions,
+    ) -> Result<(Vec<u32>, CoreOptions), Error> {
+        self.check_input(&input, Some(&options))?;
+        let now = options.now_seconds.unwrap_or_else(|| self.now_seconds());
+        let kv_cache = self.config.kv_cache_of(&serving.model, options.kv_cache_bits)?;
+        let options = CoreOptions { kv_cache, ..CoreOptions::try_from(options)? };
+        let tokens = first_tokens(serving, input, &options.input, now)?;
+        self.check_positions(&serving.model, kv_cache, tokens.len(), options.max_tokens)?;
+        Ok((tokens, options))
+    }
+
+    /// Tokens that go on with a session.
+    fn more_tokens(&self, serving: &Serving, record: &SessionRecord, input: SessionInput) -> Result<Vec<u32>, Error> {
+        let (tokenizer, options) = (&serving.model.tokenizer, &record.options().input);
+        Ok(match input {
+            SessionInput::Tokens(tokens) => tokens,
+            SessionInput::Text(text) => prompt::more_text(tokenizer, &text, options.parse_special)?,
+            SessionInput::Messages(messages) => {
+                let variables = options.variables(Some(self.now_seconds()));
+                let (last, messages) = (record.tokens().last().copied(), core_messages(messages)?);
+                prompt::next_turn(tokenizer, serving.chat()?, last, &messages, &variables)?
+            }
+        })
+    }
+
+    fn now_seconds(&self) -> i64 {
+        (self.env.time_ns() / 1_000_000_000) as i64
+    }
+
+    fn check_input(&self, input: &SessionInput, options: Option<&SessionOptions>) -> Result<(), Error> {
+        let told = options.map(|options| [&options.tools, &options.chat_template_kwargs]);
+        let told: usize = told.into_iter().flatten().flatten().map(String::len).sum();
+        let text = match input {
             SessionInput::Text(text) => text.len(),
             SessionInput::Messages(messages) => messages.iter().map(message_bytes).sum(),
             SessionInput::Tokens(tokens) => {
-                return check_limit("max_session_tokens", self.config.max_session_tokens.into(), tokens.len() as u64);
+                check_limit("max_session_tokens", self.config.max_session_tokens.into(), tokens.len() as u64)?;
+                0
             }
         };
-        check_limit("max_input_bytes", self.config.max_input_bytes.into(), bytes as u64)
+        check_limit("max_input_bytes", self.config.max_input_bytes.into(), (told + text) as u64)
     }
 
     /// Checks that the session's cache fits the heap beside those that are being advanced.
@@ -231,32 +288,29 @@ fn profile_parts(start: u64, work: &Work, now: u64) -> Vec<ProfilePart> {
 
 /// What a message counts for: its text, and what the template adds at least.
 fn message_bytes(message: &ChatMessage) -> usize {
-    let (ChatMessage::System(text) | ChatMessage::User(text) | ChatMessage::Assistant(text)) = message;
-    text.content.len() + 16
+    let text = match message {
+        ChatMessage::System(text) | ChatMessage::User(text) | ChatMessage::Assistant(text) => text.content.len(),
+        ChatMessage::AssistantToolCalls(calls) => calls.content.len() + calls.tool_calls.len(),
+        ChatMessage::Tool(answer) => {
+            let more: usize = [&answer.tool_call_id, &answer.name].into_iter().flatten().map(String::len).sum();
+            answer.content.len() + more
+        }
+    };
+    text + 16
 }
 
-fn first_tokens(model: &Model, input: SessionInput) -> Result<Vec<u32>, Error> {
+fn first_tokens(serving: &Serving, input: SessionInput, options: &InputOptions, now: i64) -> Result<Vec<u32>, Error> {
+    let tokenizer = &serving.model.tokenizer;
     Ok(match input {
         SessionInput::Tokens(tokens) => tokens,
-        SessionInput::Text(text) => prompt::text(&model.tokenizer, &text)?,
+        SessionInput::Text(text) => prompt::text(tokenizer, &text, options.parse_special)?,
         SessionInput::Messages(messages) => {
-            let template = model.chat.as_ref().ok_or(Error::NoChatTemplate)?;
-            prompt::conversation(&model.tokenizer, template, &core_messages(messages))?
+            let (messages, variables) = (core_messages(messages)?, options.variables(Some(now)));
+            prompt::conversation(tokenizer, serving.chat()?, &messages, &variables)?
         }
     })
 }
 
-fn more_tokens(model: &Model, last: Option<u32>, input: SessionInput) -> Result<Vec<u32>, Error> {
-    Ok(match input {
-        SessionInput::Tokens(tokens) => tokens,
-        SessionInput::Text(text) => prompt::more_text(&model.tokenizer, &text)?,
-        SessionInput::Messages(messages) => {
-            let template = model.chat.as_ref().ok_or(Error::NoChatTemplate)?;
-            prompt::next_turn(&model.tokenizer, template, last, &core_messages(messages))?
-        }
-    })
-}
-
-fn core_messages(messages: Vec<ChatMessage>) -> Vec<model_core::chat::ChatMessage> {
-    messages.into_iter().map(Into::into).collect()
+fn core_messages(messages: Vec<ChatMessage>) -> Result<Vec<model_core::chat::ChatMessage>, Error> {
+    messages.into_iter().map(TryInto::try_into).collect()
 }

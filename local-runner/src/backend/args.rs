@@ -5,11 +5,12 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
+use model_core::chat::ChatTemplate;
 use model_core::session::SessionOptions;
 
 use super::native::NativeBackend;
 use super::shim::ShimBackend;
-use super::{Backend, Input};
+use super::{Backend, ChatSupport, Input};
 use crate::options::{ModelArgs, NativeArgs};
 use crate::output::Output;
 
@@ -30,7 +31,7 @@ pub enum BackendKind {
 /// How a prompt becomes input.
 #[derive(Debug, Clone, Args)]
 pub struct ModeArgs {
-    /// Treat the prompt as a chat message [default: if the model has a chat template].
+    /// Treat the prompt as a chat message [default: if the model file has a chat template, or one is given].
     #[arg(long, conflicts_with = "raw")]
     pub chat: bool,
     /// Continue the prompt as plain text.
@@ -39,6 +40,9 @@ pub struct ModeArgs {
     /// System message of the chat; empty for none but the template's own.
     #[arg(long, value_name = "TEXT", conflicts_with = "raw")]
     pub system: Option<String>,
+    /// Obey the control tokens that the prompt spells, such as <|im_start|>. Without it they are plain text.
+    #[arg(long, requires = "raw")]
+    pub parse_special: bool,
 }
 
 impl ModeArgs {
@@ -47,17 +51,27 @@ impl ModeArgs {
         self.system.as_deref().filter(|text| !text.is_empty())
     }
 
-    /// What the model is given for `text`.
+    /// What the model is given for `text`. As in llama.cpp a template that was only guessed has to be asked for.
     ///
     /// # Errors
     /// If a chat is asked for and the model has no template.
-    pub fn input(&self, text: &str, has_chat_template: bool) -> Result<Input> {
-        if (self.chat || self.system.is_some()) && !has_chat_template {
-            bail!("the model has no chat template; use --raw to continue the prompt as plain text");
+    pub fn input(&self, text: &str, chat: &ChatSupport) -> Result<Input> {
+        let asked = self.chat || self.system.is_some();
+        if asked && !chat.exists() {
+            bail!("{}; or use --raw to continue the prompt as plain text", no_chat_template());
         }
-        let is_chat = has_chat_template && !self.raw;
+        let is_chat = asked || (*chat == ChatSupport::Template && !self.raw);
         Ok(if is_chat { Input::turn(self.system(), text) } else { Input::Text(text.to_owned()) })
     }
+}
+
+/// What to say where a conversation is wanted and cannot be rendered.
+pub fn no_chat_template() -> String {
+    let known: Vec<_> = ChatTemplate::built_in().collect();
+    format!(
+        "the model has no chat template, and it is not seen which built-in one fits; choose one with --chat-template ({})",
+        known.join(", ")
+    )
 }
 
 /// The backend and its options.

@@ -6,7 +6,7 @@ mod cost;
 pub mod native;
 pub mod shim;
 
-pub use args::{BackendArgs, BackendKind, ModeArgs, ShimArgs, wasm_path};
+pub use args::{BackendArgs, BackendKind, ModeArgs, ShimArgs, no_chat_template, wasm_path};
 pub use cost::{CallCost, Cost, Phase, UPDATE_LIMIT, cost_table};
 
 use std::time::Duration;
@@ -23,7 +23,7 @@ use crate::trace::Trace;
 /// What the model is given to continue.
 #[derive(Debug, Clone)]
 pub enum Input {
-    /// Plain text to complete; special tokens are recognised.
+    /// Plain text to complete; control tokens in it are obeyed if the session's options say so.
     Text(String),
     /// A conversation for the model's chat template.
     Messages(Vec<ChatMessage>),
@@ -34,9 +34,8 @@ pub enum Input {
 impl Input {
     /// A message of the user, after a system message if there is one.
     pub fn turn(system: Option<&str>, text: &str) -> Self {
-        let message = |role: &str, content: &str| ChatMessage { role: role.to_owned(), content: content.to_owned() };
-        let system = system.map(|content| message("system", content));
-        Self::Messages(system.into_iter().chain([message("user", text)]).collect())
+        let system = system.map(|content| ChatMessage::new("system", content));
+        Self::Messages(system.into_iter().chain([ChatMessage::new("user", text)]).collect())
     }
 }
 
@@ -142,13 +141,37 @@ pub struct Generation {
 /// Receives events; an error ends the generation.
 pub type Sink<'a> = &'a mut dyn FnMut(Event<'_>) -> Result<()>;
 
+/// By what a model's conversations are rendered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ChatSupport {
+    /// The model's own template, or one that was chosen.
+    Template,
+    /// The built-in template of this name, which seems to fit a model that has none.
+    Guessed(String),
+    /// Nothing.
+    None,
+}
+
+impl ChatSupport {
+    /// Whether messages can be given.
+    pub fn exists(&self) -> bool {
+        *self != Self::None
+    }
+}
+
 /// A model that holds one conversation.
 pub trait Backend {
     /// What the user calls it.
     fn name(&self) -> &'static str;
 
-    /// Whether the model can be given messages.
-    fn has_chat_template(&self) -> bool;
+    /// By what conversations are rendered.
+    fn chat_support(&self) -> ChatSupport;
+
+    /// Renders conversations by another template than the model's: the name of a built-in one, or Jinja.
+    ///
+    /// # Errors
+    /// If it is neither, or the backend fails.
+    fn choose_chat_template(&mut self, template: &str) -> Result<()>;
 
     /// What the canister was charged so far, by phase; nothing natively.
     fn phases(&self) -> &[Phase] {

@@ -5,15 +5,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use model_core::TokenId;
 use model_core::budget::Unlimited;
-use model_core::chat::ChatMessage;
+use model_core::chat::{ChatMessage, ChatTemplate};
 use model_core::model::{LoadOptions, Model};
 use model_core::profile::{Counter, Spent};
-use model_core::prompt;
+use model_core::prompt::{self, InputOptions};
 use model_core::session::{Session, SessionOptions, Step};
 use model_core::source::ByteSource;
 
-use super::{Backend, Event, Generation, Input, Sink, Timings, millis};
-use crate::clock::nanoseconds;
+use super::{Backend, ChatSupport, Event, Generation, Input, Sink, Timings, millis};
+use crate::clock::{nanoseconds, now_seconds};
 use crate::options::{ModelArgs, NativeArgs};
 use crate::trace::Trace;
 
@@ -123,18 +123,19 @@ impl NativeBackend {
         self.session.as_ref().context("no session has been started")
     }
 
-    fn first_tokens(&self, input: &Input) -> Result<Vec<TokenId>> {
+    fn first_tokens(&self, input: &Input, options: &InputOptions) -> Result<Vec<TokenId>> {
         let tokenizer = &self.model.tokenizer;
         Ok(match input {
-            Input::Text(text) => prompt::text(tokenizer, text)?,
-            Input::Messages(messages) => self.conversation(messages)?,
+            Input::Text(text) => prompt::text(tokenizer, text, options.parse_special)?,
+            Input::Messages(messages) => self.conversation(messages, options)?,
             Input::Tokens(tokens) => tokens.clone(),
         })
     }
 
-    fn conversation(&self, messages: &[ChatMessage]) -> Result<Vec<TokenId>> {
+    fn conversation(&self, messages: &[ChatMessage], options: &InputOptions) -> Result<Vec<TokenId>> {
         let template = self.model.chat.as_ref().context("the model has no chat template")?;
-        Ok(prompt::conversation(&self.model.tokenizer, template, messages)?)
+        let variables = options.variables(Some(now_seconds()));
+        Ok(prompt::conversation(&self.model.tokenizer, template, messages, &variables)?)
     }
 }
 
@@ -143,18 +144,27 @@ impl Backend for NativeBackend {
         "native"
     }
 
-    fn has_chat_template(&self) -> bool {
-        self.model.chat.is_some()
+    fn chat_support(&self) -> ChatSupport {
+        match self.model.chat.as_ref().map(ChatTemplate::guessed) {
+            None => ChatSupport::None,
+            Some(None) => ChatSupport::Template,
+            Some(Some(name)) => ChatSupport::Guessed(name.to_owned()),
+        }
+    }
+
+    fn choose_chat_template(&mut self, template: &str) -> Result<()> {
+        self.model.chat = Some(ChatTemplate::chosen(template, &self.model.tokenizer)?);
+        Ok(())
     }
 
     fn start(&mut self, input: &Input, options: &SessionOptions) -> Result<()> {
-        let prompt = self.first_tokens(input)?;
+        let prompt = self.first_tokens(input, &options.input)?;
         self.session = Some(Session::new(&self.model, prompt, options.clone())?);
         Ok(())
     }
 
     fn converse(&mut self, messages: &[ChatMessage], options: &SessionOptions) -> Result<()> {
-        let prompt = self.conversation(messages)?;
+        let prompt = self.conversation(messages, &options.input)?;
         match &mut self.session {
             Some(session) => session.restart(&self.model, prompt, options.clone())?,
             None => self.session = Some(Session::new(&self.model, prompt, options.clone())?),

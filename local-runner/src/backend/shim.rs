@@ -10,11 +10,13 @@ use model_core::TokenId;
 use model_core::chat::ChatMessage;
 use model_core::session::{FinishReason, SessionOptions};
 use model_core::source::ByteSource;
+use serde::Serialize;
 
 use super::args::ShimArgs;
 use super::client::Client;
 use super::cost::{CallCost, Cost, Phase, add_to_phase};
-use super::{Backend, Event, Generation, Input, Sink, Timings, millis};
+use super::{Backend, ChatSupport, Event, Generation, Input, Sink, Timings, millis};
+use crate::clock::now_seconds;
 use crate::options::{ModelArgs, ResidencyChoice, read_bytes};
 use crate::output::{Output, byte_size, note};
 use crate::split_file::merged_name;
@@ -35,7 +37,7 @@ pub struct ShimBackend {
     client: Client,
     plan: Plan,
     phases: Vec<Phase>,
-    has_chat_template: bool,
+    chat: ChatSupport,
     /// Of the model file, as the canister computed it.
     sha256: String,
     /// How the weights are kept, and how many bytes they take.
@@ -88,7 +90,7 @@ impl ShimBackend {
             client,
             plan,
             phases: Vec::new(),
-            has_chat_template: false,
+            chat: ChatSupport::None,
             sha256: String::new(),
             packed: String::new(),
             load_ms: 0.0,
@@ -104,7 +106,11 @@ impl ShimBackend {
     fn load(&mut self) -> Result<()> {
         let phases = &mut self.phases;
         let model = self.client.load(&mut |phase, cost| add_to_phase(phases, phase, cost))?;
-        self.has_chat_template = model.has_chat_template;
+        self.chat = match model.guessed_chat_template {
+            Some(name) => ChatSupport::Guessed(name),
+            None if model.has_chat_template => ChatSupport::Template,
+            None => ChatSupport::None,
+        };
         self.packed = format!("{}, {} packed", model.residency, byte_size(model.packed_bytes));
         self.sha256 = model.file.sha256.iter().map(|byte| format!("{byte:02x}")).collect();
         Ok(())
@@ -185,8 +191,16 @@ impl Backend for ShimBackend {
         "shim"
     }
 
-    fn has_chat_template(&self) -> bool {
-        self.has_chat_template
+    fn chat_support(&self) -> ChatSupport {
+        self.chat.clone()
+    }
+
+    fn choose_chat_template(&mut self, template: &str) -> Result<()> {
+        let update = api::ConfigUpdate { chat_template: Some(template.to_owned()), ..api::ConfigUpdate::default() };
+        let (_, cost): (api::Config, _) = self.client.update("config_set", &update)?;
+        add_to_phase(&mut self.phases, "settings", &cost);
+        self.chat = ChatSupport::Template;
+        Ok(())
     }
 
     fn phases(&self) -> &[Phase] {
@@ -203,19 +217,17 @@ impl Backend for ShimBackend {
         Ok(())
     }
 
-    /// The canister keeps the session's tokens, so that only what follows its last answer is sent.
+    /// The session begins anew with the whole conversation; the canister keeps what it has computed of it.
     fn converse(&mut self, messages: &[ChatMessage], options: &SessionOptions) -> Result<()> {
-        let answered = messages.iter().rposition(|message| message.role == "assistant");
-        let input = Input::Messages(messages[answered.map_or(0, |at| at + 1)..].to_vec());
-        if answered.is_none() {
+        let input = Input::Messages(messages.to_vec());
+        let Some(session_id) = self.session.as_ref().map(|session| session.id) else {
             return self.start(&input, options);
-        }
-        let session_id = self.conversation()?.id;
-        let max_tokens = Some(options.max_tokens);
-        let arg = api::SessionAppendArg { session_id, input: session_input(&input)?, max_tokens };
-        let (appended, cost): (api::SessionAppendOk, _) = self.client.update("session_append", &arg)?;
+        };
+        let (input, options) = (session_input(&input)?, session_options(options)?);
+        let arg = api::SessionRestartArg { session_id, input, options };
+        let (restarted, cost): (api::SessionRestartOk, _) = self.client.update("session_restart", &arg)?;
         add_to_phase(&mut self.phases, "prompt", &cost);
-        self.conversation()?.status = appended.status;
+        self.conversation()?.status = restarted.status;
         Ok(())
     }
 
@@ -376,12 +388,12 @@ fn chat_message(message: &ChatMessage) -> Result<api::ChatMessage> {
         "system" => api::ChatMessage::System(text),
         "user" => api::ChatMessage::User(text),
         "assistant" => api::ChatMessage::Assistant(text),
-        role => bail!("the canister knows no role {role:?}; use system, user or assistant"),
+        role => bail!("the command sends no messages of the role {role:?} to the canister"),
     })
 }
 
 fn session_options(options: &SessionOptions) -> Result<api::SessionOptions> {
-    let sampling = &options.sampling;
+    let (sampling, input) = (&options.sampling, &options.input);
     Ok(api::SessionOptions {
         max_tokens: Some(options.max_tokens),
         temperature: Some(sampling.temperature),
@@ -400,7 +412,16 @@ fn session_options(options: &SessionOptions) -> Result<api::SessionOptions> {
         grammar: options.grammar.clone().map(api::Grammar::Gbnf),
         logprobs: options.logprobs,
         prefill_batch: Some(u32::try_from(options.prefill_batch).context("the batch is too large")?),
+        parse_special: Some(input.parse_special),
+        tools: json(&input.tools, input.tools.is_empty())?,
+        enable_thinking: None,
+        chat_template_kwargs: json(&input.named, input.named.is_empty())?,
+        now_seconds: Some(now_seconds()),
     })
+}
+
+fn json(value: &impl Serialize, is_empty: bool) -> Result<Option<String>> {
+    Ok(if is_empty { None } else { Some(serde_json::to_string(value)?) })
 }
 
 fn finish_reason(reason: api::FinishReason) -> FinishReason {

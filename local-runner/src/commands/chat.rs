@@ -6,9 +6,10 @@ use std::io::{self, BufRead, IsTerminal};
 use anyhow::{Context, Result, bail};
 use model_core::chat::ChatMessage;
 use model_core::session::{FinishReason, SessionOptions};
+use model_core::tokenizer::Tokenizer;
 
 use super::run::{self, GenerateArgs};
-use crate::backend::{Backend, Event, Generation};
+use crate::backend::{Backend, ChatSupport, Event, Generation, no_chat_template};
 use crate::interrupt::{Interrupted, Interrupts};
 use crate::options::ModelArgs;
 use crate::output::{self, Output, grouped, short};
@@ -17,8 +18,8 @@ const HELP: &str = "/reset begins a new conversation, /exit or Ctrl-D ends; Ctrl
 
 /// Hold a conversation: a message per line, from a terminal or a pipe.
 ///
-/// Only what is new in the conversation is computed. Natively every answer is, bit for bit, the one that a run of the whole
-/// conversation gives; the canister goes on from the tokens of its answer before. /reset begins a new conversation, /exit
+/// Only what is new in the conversation is computed, and every answer is, bit for bit, the one that a run of the whole
+/// conversation gives, natively and in the canister. /reset begins a new conversation, /exit
 /// ends, Ctrl-C stops the answer. With --json every answer is a line of JSON.
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -35,11 +36,12 @@ impl Args {
     /// Runs the command.
     pub fn exec(self, output: Output) -> Result<()> {
         let options = self.generate.options()?;
+        let naming = self.generate.naming(&self.model)?;
         let mut backend = self.generate.open(&self.model, output)?;
         let system = self.system.as_deref().filter(|text| !text.is_empty());
         let stdin = io::stdin();
         let interactive = stdin.is_terminal();
-        let mut chat = Chat::new(backend.as_mut(), system, options, output)?;
+        let mut chat = Chat::new(backend.as_mut(), system, options, naming, output)?;
         chat.converse(stdin.lock(), interactive)?;
         self.generate.finish(backend.as_mut())
     }
@@ -77,6 +79,8 @@ pub struct Chat<'a> {
     system: Option<ChatMessage>,
     messages: Vec<ChatMessage>,
     interrupts: Interrupts,
+    /// Names tokens, if log probabilities are to be shown.
+    naming: Option<Tokenizer>,
     output: Output,
 }
 
@@ -89,15 +93,20 @@ impl<'a> Chat<'a> {
         backend: &'a mut dyn Backend,
         system: Option<&str>,
         options: SessionOptions,
+        naming: Option<Tokenizer>,
         output: Output,
     ) -> Result<Self> {
-        if !backend.has_chat_template() {
-            bail!("the model has no chat template to hold a conversation with; give a prompt and use --raw");
+        match backend.chat_support() {
+            ChatSupport::None => bail!("{}", no_chat_template()),
+            ChatSupport::Guessed(name) => {
+                output::note(&format!("The model file has no chat template; its tokens or its name tell of {name}."));
+            }
+            ChatSupport::Template => {}
         }
         let interrupts = Interrupts::new().context("cannot watch for Ctrl-C")?;
-        let system = system.map(|text| message("system", text));
+        let system = system.map(|text| ChatMessage::new("system", text));
         let messages = system.iter().cloned().collect();
-        Ok(Self { backend, options, system, messages, interrupts, output })
+        Ok(Self { backend, options, system, messages, interrupts, naming, output })
     }
 
     /// Talks until `input` ends or says so. Prompts for messages if a person types them.
@@ -135,10 +144,10 @@ impl<'a> Chat<'a> {
     /// Sends a message and shows the answer; both stay in the conversation. A message that fails does not.
     fn say(&mut self, text: &str) -> Result<FinishReason> {
         let before = self.messages.len();
-        self.messages.push(message("user", text));
+        self.messages.push(ChatMessage::new("user", text));
         let answered = self.answer();
         match &answered {
-            Ok((answer, _)) => self.messages.push(message("assistant", answer)),
+            Ok((answer, _)) => self.messages.push(ChatMessage::new("assistant", answer)),
             Err(_) => self.messages.truncate(before),
         }
         Ok(answered?.1)
@@ -172,8 +181,10 @@ impl<'a> Chat<'a> {
     /// What follows an answer: its text where it was not streamed, and what it cost.
     fn show_end(&self, generation: &Generation) -> Result<()> {
         let output = self.output;
-        output.json_line(&run::report(self.backend, generation))?;
+        let report = run::report(self.backend, generation, self.naming.as_ref())?;
+        output.json_line(&report)?;
         output.line(if self.backend.is_streaming() { "" } else { &generation.text })?;
+        run::show_logprobs(&report, output);
         match generation.cost {
             _ if output.is_json() => {}
             Some(cost) => {
@@ -184,10 +195,6 @@ impl<'a> Chat<'a> {
         }
         Ok(())
     }
-}
-
-fn message(role: &str, content: &str) -> ChatMessage {
-    ChatMessage { role: role.to_owned(), content: content.to_owned() }
 }
 
 #[cfg(test)]
@@ -227,8 +234,12 @@ mod tests {
             "recorder"
         }
 
-        fn has_chat_template(&self) -> bool {
-            true
+        fn chat_support(&self) -> ChatSupport {
+            self.native.chat_support()
+        }
+
+        fn choose_chat_template(&mut self, template: &str) -> Result<()> {
+            self.native.choose_chat_template(template)
         }
 
         fn start(&mut self, _: &Input, _: &SessionOptions) -> Result<()> {
@@ -267,7 +278,7 @@ mod tests {
     }
 
     fn chat(backend: &mut Recorder, system: Option<&str>, input: &str) -> Result<()> {
-        Chat::new(backend, system, options(), Output::new(true, false))?.converse(input.as_bytes(), false)
+        Chat::new(backend, system, options(), None, Output::new(true, false))?.converse(input.as_bytes(), false)
     }
 
     fn told(conversation: &[ChatMessage]) -> String {
@@ -326,7 +337,7 @@ mod tests {
         let input = format!("{long}\nshort\n");
         assert!(chat(&mut Recorder::new(), None, &input).unwrap_err().to_string().contains("positions"));
         let mut backend = Recorder::new();
-        let mut terminal = Chat::new(&mut backend, None, options(), Output::new(true, false)).unwrap();
+        let mut terminal = Chat::new(&mut backend, None, options(), None, Output::new(true, false)).unwrap();
         terminal.converse(input.as_bytes(), true).unwrap();
         assert_eq!(told(backend.conversations.last().unwrap()), "user=short ");
     }

@@ -7,6 +7,7 @@ use model_core::TokenId;
 use model_core::kernels::Kernel;
 use model_core::model::LoadOptions;
 use model_core::pack::Residency;
+use model_core::prompt::InputOptions;
 use model_core::session::{FinishReason, SessionOptions};
 use serde::Serialize;
 
@@ -14,6 +15,7 @@ use super::run::finish_name;
 use crate::backend::native::NativeBackend;
 use crate::backend::shim::{Plan, ShimBackend};
 use crate::backend::{Backend, Cost, ModeArgs, ShimArgs, millis};
+use crate::chat_options::ChatArgs;
 use crate::model_file::ModelFile;
 use crate::options::{CacheArgs, GrammarArgs, ModelArgs, ResidencyChoice, SamplingArgs, TextArgs};
 use crate::output::{Output, grouped, short};
@@ -38,6 +40,8 @@ pub struct Args {
     n_predict: u32,
     #[command(flatten)]
     mode: ModeArgs,
+    #[command(flatten)]
+    chat: ChatArgs,
     /// Run the native paths only.
     #[arg(long)]
     native_only: bool,
@@ -102,7 +106,9 @@ impl Args {
     }
 
     fn options(&self) -> Result<SessionOptions> {
+        let input = InputOptions { parse_special: self.mode.parse_special, ..self.chat.input()? };
         Ok(SessionOptions {
+            input,
             max_tokens: self.n_predict,
             sampling: self.sampling.sampling_or_greedy(),
             ignore_eos: true,
@@ -179,7 +185,10 @@ impl Args {
         let progress = Progress::count(&label, self.n_predict.into(), "tokens");
         let mut done = 0;
         let start = Instant::now();
-        backend.start(&self.mode.input(text, backend.has_chat_template())?, options)?;
+        if let Some(template) = self.chat.template()? {
+            backend.choose_chat_template(&template)?;
+        }
+        backend.start(&self.mode.input(text, &backend.chat_support())?, options)?;
         let generation = backend.generate(&mut |event| {
             done += event.generated();
             progress.set(done as u64);

@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 use model_core::TokenId;
 use model_core::session::{FinishReason, MAX_LOGPROBS, SessionOptions};
+use model_core::tokenizer::Tokenizer;
 use serde::Serialize;
 
 use super::chat::Chat;
 use super::logprobs::{self, Logprobs};
 use crate::backend::{self, Backend, BackendArgs, BackendKind, CallCost, Event, Generation, ModeArgs, Phase, Timings};
+use crate::chat_options::ChatArgs;
 use crate::new_file::NewFile;
 use crate::options::{CacheArgs, GrammarArgs, ModelArgs, SamplingArgs, TextArgs};
 use crate::output::{self, Output};
@@ -27,9 +29,6 @@ pub struct Args {
     mode: ModeArgs,
     #[command(flatten)]
     generate: GenerateArgs,
-    /// Show how probable every generated token was, and the N likeliest in its place (0 to 20).
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..=i64::from(MAX_LOGPROBS)))]
-    logprobs: Option<u32>,
     /// With --json: print a line per event, then the result as the last line.
     #[arg(long, requires = "json")]
     stream: bool,
@@ -47,6 +46,11 @@ pub struct GenerateArgs {
     /// Go on after an end-of-generation token.
     #[arg(long)]
     ignore_eos: bool,
+    /// Show how probable every generated token was, and the N likeliest in its place (0 to 20).
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..=i64::from(MAX_LOGPROBS)))]
+    logprobs: Option<u32>,
+    #[command(flatten)]
+    chat: ChatArgs,
     #[command(flatten)]
     grammar: GrammarArgs,
     #[command(flatten)]
@@ -118,29 +122,32 @@ impl Args {
         if prompt.is_none() && self.mode.raw {
             bail!("--raw needs a prompt; use -p TEXT, -f FILE or pipe it in");
         }
-        if prompt.is_none() && self.logprobs.is_some() {
-            bail!("--logprobs needs a prompt; use -p TEXT, -f FILE or pipe it in");
-        }
-        let options = SessionOptions { logprobs: self.logprobs, ..self.generate.options()? };
+        let mut options = self.generate.options()?;
+        options.input.parse_special = self.mode.parse_special;
+        let naming = self.generate.naming(&self.model)?;
         let mut backend = self.generate.open(&self.model, output)?;
         match prompt {
-            Some(text) => self.answer(backend.as_mut(), text, &options, output)?,
+            Some(text) => self.answer(backend.as_mut(), text, &options, naming.as_ref(), output)?,
             None => {
-                let mut chat = Chat::new(backend.as_mut(), self.mode.system(), options, output)?;
+                let mut chat = Chat::new(backend.as_mut(), self.mode.system(), options, naming, output)?;
                 chat.converse(io::stdin().lock(), true)?;
             }
         }
         self.generate.finish(backend.as_mut())
     }
 
-    fn answer(&self, backend: &mut dyn Backend, text: String, options: &SessionOptions, output: Output) -> Result<()> {
-        let input = self.mode.input(&text, backend.has_chat_template())?;
+    fn answer(
+        &self,
+        backend: &mut dyn Backend,
+        text: String,
+        options: &SessionOptions,
+        naming: Option<&Tokenizer>,
+        output: Output,
+    ) -> Result<()> {
+        let input = self.mode.input(&text, &backend.chat_support())?;
         backend.start(&input, options)?;
         let generation = backend.generate(&mut |event| show(&event, self.stream, output))?;
-        let mut report = report(backend, &generation);
-        if self.logprobs.is_some() {
-            report.logprobs = Some(logprobs::named(&self.model.file.load_tokenizer()?, &generation.logprobs)?);
-        }
+        let report = report(backend, &generation, naming)?;
         if self.stream {
             return output.json_line(&Line::Result(report));
         }
@@ -150,9 +157,7 @@ impl Args {
             }
             writeln!(out)
         })?;
-        if let Some(logprobs) = report.logprobs.filter(|_| !output.is_json()) {
-            logprobs.iter().for_each(|token| output::note(&token.line()));
-        }
+        show_logprobs(&report, output);
         summarize(backend, &generation, output);
         Ok(())
     }
@@ -162,7 +167,7 @@ impl GenerateArgs {
     /// How to generate.
     ///
     /// # Errors
-    /// If the grammar cannot be read or is wrong.
+    /// If the grammar or what the chat template is told cannot be read or is wrong.
     pub fn options(&self) -> Result<SessionOptions> {
         Ok(SessionOptions {
             max_tokens: self.n_predict,
@@ -170,10 +175,20 @@ impl GenerateArgs {
             stop: self.stop.clone(),
             ignore_eos: self.ignore_eos,
             kv_cache: self.cache.kv_cache,
+            logprobs: self.logprobs,
+            input: self.chat.input()?,
             grammar: self.grammar.grammar()?,
             prefill_batch: self.backend.prefill_batch(),
             ..SessionOptions::default()
         })
+    }
+
+    /// What names tokens, if log probabilities are asked for.
+    ///
+    /// # Errors
+    /// If the vocabulary cannot be read.
+    pub fn naming(&self, model: &ModelArgs) -> Result<Option<Tokenizer>> {
+        self.logprobs.map(|_| model.file.load_tokenizer()).transpose()
     }
 
     /// Starts the backend with the model.
@@ -184,7 +199,11 @@ impl GenerateArgs {
         if self.trace.is_some() && self.backend.backend == BackendKind::Shim {
             bail!("--trace needs --backend native");
         }
+        let template = self.chat.template()?;
         let mut backend = self.backend.open(model, output)?;
+        if let Some(template) = template {
+            backend.choose_chat_template(&template)?;
+        }
         if self.trace.is_some() {
             backend.record_trace();
         }
@@ -229,15 +248,22 @@ pub fn show(event: &Event<'_>, stream: bool, output: Output) -> Result<()> {
     Ok(())
 }
 
-/// What is told of a generation in JSON.
-pub fn report<'a>(backend: &'a dyn Backend, generation: &'a Generation) -> Report<'a> {
+/// What is told of a generation in JSON; with log probabilities if there is a tokenizer to name tokens with.
+///
+/// # Errors
+/// If a token has no name.
+pub fn report<'a>(
+    backend: &'a dyn Backend,
+    generation: &'a Generation,
+    naming: Option<&Tokenizer>,
+) -> Result<Report<'a>> {
     let timings = generation.timings;
-    Report {
+    Ok(Report {
         backend: backend.name(),
         prompt_tokens: generation.prompt.len(),
         tokens: &generation.tokens,
         text: &generation.text,
-        logprobs: None,
+        logprobs: naming.map(|tokenizer| logprobs::named(tokenizer, &generation.logprobs)).transpose()?,
         finish_reason: finish_name(generation.finish_reason),
         timings: ReportTimings {
             prefill_tokens_per_second: timings.prefill_rate(),
@@ -248,7 +274,13 @@ pub fn report<'a>(backend: &'a dyn Backend, generation: &'a Generation) -> Repor
         instructions: generation.cost.map(|cost| cost.instructions),
         cycles: generation.cost.map(|cost| cost.cycles),
         phases: backend.phases(),
-    }
+    })
+}
+
+/// Tells a person on stderr how probable the tokens were.
+pub fn show_logprobs(report: &Report<'_>, output: Output) {
+    let logprobs = report.logprobs.iter().flatten().filter(|_| !output.is_json());
+    logprobs.for_each(|token| output::note(&token.line()));
 }
 
 /// The name of a finish reason in JSON.

@@ -17,9 +17,9 @@ pub struct Args {
     model: FileArgs,
     #[command(flatten)]
     text: TextArgs,
-    /// Take special tokens spelled in the text as plain text.
+    /// Obey the control tokens that the text spells, such as <|im_start|>. Without it they are plain text.
     #[arg(long)]
-    no_special: bool,
+    parse_special: bool,
     /// Add no beginning-of-sequence token even if the model asks for one.
     #[arg(long)]
     no_bos: bool,
@@ -50,7 +50,7 @@ impl Args {
     }
 
     fn encode(&self, tokenizer: &Tokenizer, text: &str) -> Result<Vec<TokenId>> {
-        let options = EncodeOptions { add_bos: !self.no_bos, parse_special: !self.no_special };
+        let options = EncodeOptions { add_bos: !self.no_bos, parse_special: self.parse_special };
         Ok(tokenizer.encode(text, options)?)
     }
 

@@ -1,9 +1,6 @@
-//! What templates use of Python: methods of strings and mappings, `json.dumps`, and Hugging Face's marks around
-//! generated text. Each behaves as in Python for the arguments that templates pass.
+//! What templates use of Python: methods of strings and mappings, and Hugging Face's marks around generated text. Each behaves as in Python for the arguments that templates pass.
 
-use std::fmt::Write as _;
-
-use minijinja::value::{Kwargs, Value, ValueKind, from_args};
+use minijinja::value::{Value, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State};
 
 /// Methods that minijinja's values do not have.
@@ -153,84 +150,6 @@ fn title(text: &str) -> String {
         inside = character.is_alphabetic();
     }
     titled
-}
-
-/// The filter `tojson` as Hugging Face defines it: `json.dumps(value, ensure_ascii=False, indent=indent)`.
-pub(super) fn to_json(value: &Value, indent: Option<usize>, options: Kwargs) -> Result<String, Error> {
-    let indent = indent.or(options.get("indent")?);
-    let mut json = String::new();
-    write_json(value, indent, 0, &mut json)?;
-    Ok(json)
-}
-
-fn write_json(value: &Value, indent: Option<usize>, depth: usize, out: &mut String) -> Result<(), Error> {
-    match value.kind() {
-        ValueKind::None => out.push_str("null"),
-        ValueKind::Bool => out.push_str(if value.is_true() { "true" } else { "false" }),
-        ValueKind::Number => write!(out, "{value}").map_err(|_| not_json(value))?,
-        ValueKind::String => write_json_string(value.as_str().unwrap_or_default(), out)?,
-        ValueKind::Seq | ValueKind::Iterable => {
-            let items = value.try_iter()?.map(|item| (None, item)).collect();
-            write_json_items(['[', ']'], items, indent, depth, out)?;
-        }
-        ValueKind::Map => {
-            let items = value.try_iter()?.map(|key| Ok((Some(key.to_string()), value.get_item(&key)?)));
-            write_json_items(['{', '}'], items.collect::<Result<_, Error>>()?, indent, depth, out)?;
-        }
-        _ => return Err(not_json(value)),
-    }
-    Ok(())
-}
-
-fn not_json(value: &Value) -> Error {
-    Error::new(ErrorKind::BadSerialization, format!("{} has no JSON form", value.kind()))
-}
-
-fn write_json_string(text: &str, out: &mut String) -> Result<(), Error> {
-    let quoted =
-        serde_json::to_string(text).map_err(|error| Error::new(ErrorKind::BadSerialization, error.to_string()));
-    out.push_str(&quoted?);
-    Ok(())
-}
-
-/// Deeper than this no template nests; the limit keeps hostile ones from exhausting the stack.
-const MAX_JSON_DEPTH: usize = 100;
-
-fn write_json_items(
-    [open, close]: [char; 2],
-    items: Vec<(Option<String>, Value)>,
-    indent: Option<usize>,
-    depth: usize,
-    out: &mut String,
-) -> Result<(), Error> {
-    if depth >= MAX_JSON_DEPTH {
-        return Err(Error::new(ErrorKind::BadSerialization, "nested too deeply"));
-    }
-    out.push(open);
-    let empty = items.is_empty();
-    for (index, (key, item)) in items.into_iter().enumerate() {
-        if index > 0 {
-            out.push_str(if indent.is_some() { "," } else { ", " });
-        }
-        new_line(indent, depth + 1, out);
-        if let Some(key) = key {
-            write_json_string(&key, out)?;
-            out.push_str(": ");
-        }
-        write_json(&item, indent, depth + 1, out)?;
-    }
-    if !empty {
-        new_line(indent, depth, out);
-    }
-    out.push(close);
-    Ok(())
-}
-
-fn new_line(indent: Option<usize>, depth: usize, out: &mut String) {
-    if let Some(indent) = indent {
-        out.push('\n');
-        out.extend(std::iter::repeat_n(' ', indent.min(16) * depth));
-    }
 }
 
 /// Replaces `{% generation %}` and `{% endgeneration %}`, with which Hugging Face marks what the assistant wrote

@@ -15,7 +15,7 @@
 //! use model_core::session::{Session, SessionOptions, SessionRecord, Step};
 //!
 //! let model = Model::load(&TinyLlama::default().build(), &LoadOptions::default())?;
-//! let tokens = prompt::text(&model.tokenizer, "Once upon a time")?;
+//! let tokens = prompt::text(&model.tokenizer, "Once upon a time", false)?;
 //! let options = SessionOptions { max_tokens: 8, ..SessionOptions::default() };
 //! let mut session = Session::new(&model, tokens, options)?;
 //! // A call may be as short as one layer of one batch, and a session may be stored between any two calls.

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Error;
 use crate::model::CachePrecision;
+use crate::prompt::InputOptions;
 use crate::sample::Sampling;
 
 /// Widest batch; wider ones gain nothing and take memory.
@@ -37,6 +38,8 @@ pub struct SessionOptions {
     pub logprobs: Option<u32>,
     /// Precision of keys and values: decides memory and bits. Default 16 bits.
     pub kv_cache: CachePrecision,
+    /// How text and messages become the tokens that the session is given. Changes nothing about the tokens it has.
+    pub input: InputOptions,
     /// Tokens per batch of the prompt. Changes cost and memory, never results. Default 32.
     pub prefill_batch: usize,
 }
@@ -52,6 +55,7 @@ impl Default for SessionOptions {
             audit: false,
             logprobs: None,
             kv_cache: CachePrecision::default(),
+            input: InputOptions::default(),
             prefill_batch: 32,
         }
     }

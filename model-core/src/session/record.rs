@@ -4,7 +4,8 @@
 //! offset  bytes  content (little endian)
 //!      0      4  magic "ILSR"
 //!      4      2  version, 1
-//!      6      1  flags: 1 ignore_eos, 2 audit, 4 logprobs, 8 keys and values of 8 bits, else 16, 16 a grammar
+//!      6      1  flags: 1 ignore_eos, 2 audit, 4 logprobs, 8 keys and values of 8 bits, else 16, 16 a grammar,
+//!                32 parse_special, 64 tools or template variables
 //!      7      1  finish reason: 0 none, 1 end of generation, 2 stop string, 3 length, 4 context full, 5 cancelled
 //!      8      4  max_tokens as given                 u32
 //!     12      4  most tokens of the present answer   u32
@@ -30,6 +31,7 @@
 //!                stop strings: count u32, for each length u32, UTF-8
 //!                grammar, if there is one: length u32, UTF-8
 //!                log probabilities, if they are kept: alternatives u32, count u32, token u32 and f32 each
+//!                tools and template variables, if there are any: length u32, JSON [[tool, …], {name: value, …}]
 //! ```
 //!
 //! Nothing follows. Records come from storage that others may have written, so every field is checked.
@@ -38,6 +40,7 @@ use super::text::Output;
 use super::{Error, FinishReason, Session, SessionOptions, Work, check_room, check_vocabulary, constraint};
 use crate::TokenId;
 use crate::model::{CachePrecision, Model};
+use crate::prompt::InputOptions;
 use crate::sample::{Sampler, Sampling, TokenLogprob};
 
 const MAGIC: [u8; 4] = *b"ILSR";
@@ -205,7 +208,9 @@ impl SessionRecord {
         let options = &self.options;
         let narrow = options.kv_cache == CachePrecision::Bits8;
         let (logprobs, grammar) = (options.logprobs.is_some(), options.grammar.is_some());
-        let flags = [options.ignore_eos, options.audit, logprobs, narrow, grammar];
+        let (parse_special, variables) = (options.input.parse_special, variables_json(&options.input));
+        let told = variables.is_some();
+        let flags = [options.ignore_eos, options.audit, logprobs, narrow, grammar, parse_special, told];
         bytes.push(flags.iter().enumerate().map(|(bit, &flag)| u8::from(flag) << bit).sum());
         bytes.push(REASONS.iter().position(|&reason| reason == self.finish).unwrap_or_default() as u8);
         let sampling = options.sampling.to_words();
@@ -227,6 +232,7 @@ impl SessionRecord {
             let words = self.logprobs.iter().flat_map(|token| [token.id, token.logprob.to_bits()]);
             bytes.extend(words.flat_map(u32::to_le_bytes));
         }
+        variables.iter().for_each(|json| push_string(&mut bytes, json.as_bytes()));
         bytes
     }
 
@@ -277,6 +283,12 @@ impl SessionRecord {
     }
 }
 
+/// Tools and template variables, if there are any.
+fn variables_json(input: &InputOptions) -> Option<String> {
+    let none = input.tools.is_empty() && input.named.is_empty();
+    if none { None } else { serde_json::to_string(&(&input.tools, &input.named)).ok() }
+}
+
 fn push_string(bytes: &mut Vec<u8>, string: &[u8]) {
     bytes.extend_from_slice(&(string.len() as u32).to_le_bytes());
     bytes.extend_from_slice(string);
@@ -322,7 +334,7 @@ impl<'a> Reader<'a> {
 
     fn record(&mut self) -> Result<SessionRecord, RecordError> {
         let [flags, reason] = self.array("the flags")?;
-        if flags > 31 {
+        if flags > 127 {
             return Err(RecordError::Impossible { field: "the flags" });
         }
         let finish = REASONS.get(usize::from(reason)).copied();
@@ -344,11 +356,18 @@ impl<'a> Reader<'a> {
             kv_cache: if flags & 8 != 0 { CachePrecision::Bits8 } else { CachePrecision::Bits16 },
             grammar: if flags & 16 != 0 { Some(self.string("the grammar")?) } else { None },
             logprobs: None,
+            input: InputOptions { parse_special: flags & 32 != 0, ..InputOptions::default() },
             prefill_batch: prefill_batch as usize,
         };
         let mut logprobs = Vec::new();
         if flags & 4 != 0 {
             (options.logprobs, logprobs) = self.logprobs()?;
+        }
+        if flags & 64 != 0 {
+            let json = self.string("the template variables")?;
+            let parsed = serde_json::from_str(&json);
+            (options.input.tools, options.input.named) =
+                parsed.map_err(|_| RecordError::Impossible { field: "the template variables" })?;
         }
         let (generated, answer_start) = (generated as usize, answer_start as usize);
         Ok(SessionRecord {

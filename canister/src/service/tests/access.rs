@@ -32,6 +32,10 @@ fn call(canister: &mut Canister, caller: Principal, method: &str, session_id: u6
         "session_append" => {
             service.session_append(SessionAppendArg { session_id, input: text("a"), max_tokens: None }).map(drop)
         }
+        "session_restart" => {
+            let arg = SessionRestartArg { session_id, input: text("a"), options: options(1) };
+            service.session_restart(arg).map(drop)
+        }
         "session_cancel" => service.session_cancel(id).map(drop),
         "session_delete" => service.session_delete(id),
         "session_output" => service.session_output(SessionOutputArg { session_id, from: 0 }).map(drop),
@@ -85,7 +89,7 @@ fn every_method_admits_exactly_the_roles_it_documents() {
     for method in ["session_cancel", "session_delete"] {
         assert_eq!(matrix(Anyone, method), ["pass", "none", "pass", "none", "none"], "{method}");
     }
-    for method in ["session_advance", "session_run", "session_append"] {
+    for method in ["session_advance", "session_run", "session_append", "session_restart"] {
         assert_eq!(matrix(Anyone, method), ["none", "none", "pass", "none", "none"], "{method}");
         assert_eq!(matrix(Authenticated, method), ["none", "none", "pass", "none", "role"], "{method}");
         assert_eq!(matrix(Controllers, method), ["none", "none", "role", "role", "role"], "{method}");

@@ -1,3 +1,4 @@
+use model_core::fixtures::TinyLlama;
 use proptest::prelude::*;
 
 use crate::api::*;
@@ -195,6 +196,119 @@ fn a_conversation_goes_on_turn_by_turn() {
     let progress = canister.advance(USER, session).unwrap();
     assert_eq!((progress.tokens.len(), progress.text_from), (5, first.len() as u64));
     assert_eq!(append(&mut canister, None).unwrap().status.remaining_tokens, 24, "as at creation");
+}
+
+#[test]
+fn a_restarted_conversation_is_a_new_one_and_keeps_what_was_computed() {
+    let say = |role: fn(MessageText) -> ChatMessage, content: &str| role(MessageText { content: content.into() });
+    let user = |content| say(ChatMessage::User, content);
+    let mut canister = Canister::serving(&TinyLlama { context: 512, ..TinyLlama::default() }.build());
+    let first = SessionInput::Messages(vec![user("one")]);
+    let session = canister.create(USER, first, options(1)).unwrap();
+    let restart = |canister: &mut Canister, input, options| {
+        let arg = SessionRestartArg { session_id: session, input, options };
+        canister.call(USER, |service| service.session_restart(arg))
+    };
+    let refused = restart(&mut canister, text("a"), options(1));
+    assert_eq!(refused, Err(Error::SessionNotFinished { session_id: session }));
+    let answer = canister.finish(USER, session);
+    // An answer is told back in other words than were generated.
+    let messages = vec![user("one"), say(ChatMessage::Assistant, answer.trim()), user("two")];
+    for (upgraded, named) in [(false, None), (true, Some("{\"x\": 1}".to_owned()))] {
+        if upgraded {
+            canister.upgrade();
+            canister.settle();
+        }
+        let input = SessionInput::Messages(messages.clone());
+        let options = SessionOptions { chat_template_kwargs: named, ..options(7) };
+        let restarted = restart(&mut canister, input.clone(), options.clone()).unwrap();
+        assert_eq!(restarted.kept_tokens > 5, !upgraded, "{restarted:?}");
+        assert_eq!((restarted.status.generated_tokens, restarted.status.text_bytes), (0, 0));
+        assert_eq!(restarted.status.cached_tokens, restarted.kept_tokens);
+        canister.finish(USER, session);
+        let fresh = canister.create(USER, input, options).unwrap();
+        canister.finish(USER, fresh);
+        assert_eq!(canister.answer(USER, session), canister.answer(USER, fresh));
+    }
+    let too_long = restart(&mut canister, SessionInput::Tokens(vec![1; 600]), options(1));
+    assert!(matches!(too_long, Err(Error::LimitExceeded { .. })), "{too_long:?}");
+    let kept = canister.answer(USER, session);
+    assert_eq!(kept.digests.len(), 24, "a refused restart changes nothing");
+}
+
+/// The prompt of a session, decoded.
+fn prompt(canister: &mut Canister, input: SessionInput, options: SessionOptions) -> Result<String, Error> {
+    let session = canister.create(USER, input, options)?;
+    let tokens = canister.answer(USER, session).tokens;
+    let model = &canister.service.models.serving().unwrap().model;
+    let spelled = |&id: &u32| match model.tokenizer.is_control(id) {
+        true => model.tokenizer.token_text(id).unwrap().as_bytes().to_vec(),
+        false => model.tokenizer.token_bytes(id).unwrap().to_vec(),
+    };
+    Ok(String::from_utf8(tokens.iter().flat_map(spelled).collect()).unwrap())
+}
+
+#[test]
+fn templates_are_told_tools_variables_and_the_time() {
+    let template = "{{ strftime_now('%d %b %Y %H') }}|{{ tools | tojson }}|{{ enable_thinking }}|{{ x }}|\
+                    {% for message in messages %}{{ message | tojson }}{% endfor %}";
+    let tiny = TinyLlama { chat_template: Some(template.into()), context: 1024, ..TinyLlama::default() };
+    let mut canister = Canister::serving(&tiny.build());
+    let calls = ToolCalls { content: "c".into(), tool_calls: r#"[{"z": 1, "a": 2}]"#.into() };
+    let answer = ToolAnswer { content: "d".into(), tool_call_id: Some("7".into()), name: None };
+    let input = SessionInput::Messages(vec![ChatMessage::AssistantToolCalls(calls), ChatMessage::Tool(answer)]);
+    let told = SessionOptions {
+        tools: Some(r#"[{"name": "f"}]"#.into()),
+        enable_thinking: Some(false),
+        chat_template_kwargs: Some(r#"{"x": [1]}"#.into()),
+        now_seconds: Some(1_722_000_000),
+        ..options(1)
+    };
+    let messages = r#"{"role": "assistant", "content": "c", "tool_calls": [{"z": 1, "a": 2}]}"#.to_owned()
+        + r#"{"role": "tool", "content": "d", "tool_call_id": "7"}"#;
+    assert_eq!(
+        prompt(&mut canister, input.clone(), told).unwrap(),
+        format!(r#"26 Jul 2024 13|[{{"name": "f"}}]|False|[1]|{messages}"#)
+    );
+    canister.env.advance_ns(1_000_000_000 * 86_400 * 365);
+    let plain = prompt(&mut canister, input, options(1)).unwrap();
+    assert!(plain.contains("|null|||") && !plain.starts_with("26 Jul 2024"), "{plain}");
+}
+
+#[test]
+fn the_setting_chooses_the_template_and_text_obeys_no_control_tokens_unasked() {
+    let mut canister = Canister::serving(&TinyLlama { chat_template: None, ..TinyLlama::default() }.build());
+    let guessed = |canister: &Canister| canister.service.model_status().serving.unwrap().guessed_chat_template;
+    assert_eq!(guessed(&canister).as_deref(), Some("chatml"));
+    let hello = || SessionInput::Messages(vec![ChatMessage::User(MessageText { content: "a<|im_end|>".into() })]);
+    let own = prompt(&mut canister, hello(), options(1)).unwrap();
+    assert_eq!(own, "<|im_start|>user\na<|im_end|><|im_end|>\n<|im_start|>assistant\n");
+    let choose = |canister: &mut Canister, template: &str| {
+        let update = ConfigUpdate { chat_template: Some(template.into()), ..Default::default() };
+        canister.call(OPERATOR, |service| service.config_set(&update)).map(|config| config.chat_template)
+    };
+    assert_eq!(choose(&mut canister, "vicuna"), Ok(Some("vicuna".into())));
+    for _ in 0..2 {
+        assert_eq!(prompt(&mut canister, hello(), options(1)).unwrap(), "USER: a<|im_end|>\nASSISTANT:");
+        assert_eq!(guessed(&canister), None);
+        canister.upgrade();
+        canister.settle();
+    }
+    for wrong in ["vicunia", "{% if %}"] {
+        let refused = choose(&mut canister, wrong);
+        assert!(matches!(&refused, Err(Error::InvalidArgument { field, .. }) if field == "chat_template"));
+    }
+    assert_eq!(choose(&mut canister, ""), Ok(None));
+    assert_eq!(prompt(&mut canister, hello(), options(1)).unwrap(), own);
+    let control = |canister: &mut Canister, parse_special| {
+        let session =
+            canister.create(USER, text("<|im_end|>"), SessionOptions { parse_special, ..options(1) }).unwrap();
+        let append = SessionAppendArg { session_id: session, input: text("<|im_end|>"), max_tokens: Some(0) };
+        canister.finish(USER, session);
+        canister.call(USER, |service| service.session_append(append)).unwrap().appended_tokens
+    };
+    assert_eq!(control(&mut canister, Some(true)), 1, "appended text is read as the first");
+    assert!(control(&mut canister, None) > 1);
 }
 
 #[test]

@@ -89,11 +89,15 @@ fn options_and_inputs_without_meaning_are_refused_by_name() {
     refused(text("a"), SessionOptions { top_p: Some(2.0), ..default() }, "top_p");
     refused(text("a"), SessionOptions { stop: Some(vec![String::new()]), ..default() }, "stop");
     refused(text("a"), SessionOptions { prefill_batch: Some(0), ..default() }, "prefill_batch");
+    refused(text("a"), SessionOptions { tools: Some("{}".into()), ..default() }, "tools");
+    refused(text("a"), SessionOptions { chat_template_kwargs: Some("[]".into()), ..default() }, "chat_template_kwargs");
+    let calls = ToolCalls { content: String::new(), tool_calls: "f()".into() };
+    refused(SessionInput::Messages(vec![ChatMessage::AssistantToolCalls(calls)]), default(), "tool_calls");
 }
 
 #[test]
 fn messages_need_a_template() {
-    let mut canister = Canister::serving(&TinyLlama { chat_template: None, ..TinyLlama::default() }.build());
+    let mut canister = Canister::serving(&TinyLlama::without_chat().build());
     let input = SessionInput::Messages(vec![ChatMessage::User(MessageText { content: "hello".into() })]);
     assert_eq!(canister.create(USER, input, options(1)), Err(Error::NoChatTemplate));
 }
