@@ -6,6 +6,7 @@ mod clock;
 mod commands;
 mod hub;
 mod interrupt;
+mod large_pages;
 mod model_file;
 mod new_file;
 mod options;

@@ -14,6 +14,7 @@ use model_core::source::ByteSource;
 
 use super::{Backend, ChatSupport, Event, Generation, Input, Sink, Timings, millis};
 use crate::clock::{nanoseconds, now_seconds};
+use crate::large_pages;
 use crate::options::{ModelArgs, NativeArgs};
 use crate::trace::Trace;
 
@@ -48,6 +49,7 @@ impl NativeBackend {
     pub fn from_source(source: &(dyn ByteSource + Sync), options: LoadOptions, threads: usize) -> Result<Self> {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().context("cannot start threads")?;
         let start = Instant::now();
+        let options = LoadOptions { advise: Some(large_pages::ask), ..options };
         let model = pool.install(|| Model::load(source, &options))?;
         Ok(Self { pool, model, session: None, load: start.elapsed(), trace: None })
     }

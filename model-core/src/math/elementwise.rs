@@ -4,6 +4,7 @@
 //! zeros and goes the same way.
 
 use super::lanes::{F32x4, I32x4, sum};
+use super::vectorize::{Work, vectorize};
 
 /// Values of a block.
 const BLOCK: usize = 32;
@@ -69,9 +70,20 @@ pub fn add_assign(x: &mut [f32], y: &[f32]) {
 /// Largest magnitude; not finite if any value is not. The bits of magnitudes order as they do, and integer maxima are
 /// cheap and do not depend on the order.
 pub(crate) fn max_abs(x: &[f32]) -> f32 {
-    let mut most = I32x4::splat(0);
-    each_block(x, |_, x| most = most.max(x.magnitude_bits()));
-    f32::from_bits(most.most() as u32)
+    vectorize(MaxAbs(x))
+}
+
+struct MaxAbs<'a>(&'a [f32]);
+
+impl Work for MaxAbs<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn run(self) -> f32 {
+        let mut most = I32x4::splat(0);
+        each_block(self.0, |_, x| most = most.max(x.magnitude_bits()));
+        f32::from_bits(most.most() as u32)
+    }
 }
 
 /// Whether no value is infinite or NaN.

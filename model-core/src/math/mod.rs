@@ -6,6 +6,7 @@ mod exp;
 pub(crate) mod lanes;
 mod rope;
 pub(crate) mod softmax;
+pub(crate) mod vectorize;
 
 pub use elementwise::{add_assign, cap_softly, gelu_mul, rms_norm, rms_norm_into, scale, silu_mul};
 pub(crate) use elementwise::{all_finite, max_abs};

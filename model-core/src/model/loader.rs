@@ -1,6 +1,8 @@
 //! From the bytes of a GGUF file to a [`Model`], in resumable steps. Knows nothing of where the bytes are.
 
 use std::collections::BTreeMap;
+use std::mem::MaybeUninit;
+use std::sync::Arc;
 
 use super::plan::{Kind, Planned, check_vector, plan, weights_per_token};
 use super::residency::Place;
@@ -34,6 +36,9 @@ pub struct LoadOptions {
     pub residency: Option<Residency>,
     /// Where the model is to live.
     pub place: Place,
+    /// Called by [`Model::load`] with the memory of most weights before anything is written there, so that the system can be
+    /// asked for large pages.
+    pub advise: Option<fn(&mut [MaybeUninit<u8>])>,
 }
 
 /// How far a loader is.
@@ -77,12 +82,18 @@ struct Form {
     residency: Residency,
 }
 
+/// What turns text into tokens and messages into text.
+#[derive(Debug)]
+struct Language {
+    tokenizer: Tokenizer,
+    chat: Option<ChatTemplate>,
+}
+
 /// Everything but the tensors is there.
 #[derive(Debug)]
 struct Tensors {
     config: Config,
-    tokenizer: Tokenizer,
-    chat: Option<ChatTemplate>,
+    language: Language,
     plan: Vec<Planned>,
     form: Form,
     loaded: BTreeMap<String, Loaded>,
@@ -143,7 +154,8 @@ impl Loader {
                 self.stage = Stage::Tokenizer(Box::new(Described::read(source, &self.options)?));
             }
             Stage::Tokenizer(described) => {
-                self.stage = Stage::Tensors(Box::new(described.tokenizer(&self.options)?));
+                let language = described.language(&self.options)?;
+                self.stage = Stage::Tensors(Box::new(described.tensors(language)));
             }
             Stage::Tensors(tensors) => tensors.unit(source)?,
         }
@@ -167,7 +179,8 @@ impl Described {
         Ok(Self { file, config, plan, form: Form { precision, residency } })
     }
 
-    fn tokenizer(&mut self, options: &LoadOptions) -> Result<Tensors, Error> {
+    /// The tokenizer and the chat template.
+    fn language(&self, options: &LoadOptions) -> Result<Language, Error> {
         let meta = self.file.metadata();
         let tokenizer = match &options.tokenizer_json {
             Some(json) => Tokenizer::from_json(json, meta)?,
@@ -178,17 +191,48 @@ impl Described {
             return Err(ModelError::VocabularyMismatch { tokens, rows }.into());
         }
         let chat = ChatTemplate::from_gguf(meta, &tokenizer)?;
+        Ok(Language { tokenizer, chat })
+    }
+
+    /// Goes on to the tensors, with which the plan moves.
+    fn tensors(&mut self, language: Language) -> Tensors {
         let plan = std::mem::take(&mut self.plan);
-        Ok(Tensors {
+        Tensors {
             config: self.config.clone(),
-            tokenizer,
-            chat,
+            language,
             total_bytes: total_bytes(&plan),
             plan,
             form: self.form,
             loaded: BTreeMap::new(),
             packer: None,
             done_bytes: 0,
+        }
+    }
+
+    /// Packs all tensors, in parallel.
+    fn pack_all(
+        &self,
+        source: &(dyn ByteSource + Sync),
+        options: &LoadOptions,
+    ) -> Result<BTreeMap<String, Loaded>, Error> {
+        let Form { precision, residency } = self.form;
+        let matrices = self.plan.iter().filter(|planned| planned.kind == Kind::Matrix).map(|planned| &planned.info);
+        let region = Packer::region(matrices, precision, residency)?.map(|mut region| {
+            if let Some(advise) = options.advise {
+                advise(region.unwritten());
+            }
+            Arc::new(region)
+        });
+        let packer = |info: &TensorInfo| match &region {
+            Some(region) => Packer::in_region(info, precision, residency, region),
+            None => Packer::new(info, precision, residency),
+        };
+        pack_in_parallel(&self.plan, |planned| {
+            let loaded = match planned.kind {
+                Kind::Vector | Kind::Divisors => Loaded::Vector(read_vector(source, planned)?),
+                Kind::Matrix => Loaded::Matrix(pack(source, &planned.info, packer(&planned.info)?)?),
+            };
+            Ok((planned.slot.clone(), loaded))
         })
     }
 }
@@ -229,26 +273,12 @@ impl Tensors {
         Ok(())
     }
 
-    /// Packs everything that is left, tensors in parallel.
-    fn pack_all(&mut self, source: &(dyn ByteSource + Sync)) -> Result<(), Error> {
-        let form = self.form;
-        self.loaded = pack_in_parallel(&self.plan, |planned| {
-            let loaded = match planned.kind {
-                Kind::Vector | Kind::Divisors => Loaded::Vector(read_vector(source, planned)?),
-                Kind::Matrix => Loaded::Matrix(pack(source, &planned.info, form)?),
-            };
-            Ok((planned.slot.clone(), loaded))
-        })?;
-        self.done_bytes = self.total_bytes;
-        Ok(())
-    }
-
     fn finish(self, kernel: Option<Kernel>) -> Result<Model, Error> {
         let weights = Weights::assemble(&self.config, self.loaded)?;
         let local = self.config.local.as_ref().and_then(|local| local.rotation.as_ref());
         Ok(Model {
-            tokenizer: self.tokenizer,
-            chat: self.chat,
+            tokenizer: self.language.tokenizer,
+            chat: self.language.chat,
             weights_per_token: weights_per_token(&self.plan),
             residency: self.form.residency,
             rope: Rope::new(&self.config.rotation, weights.rope_factors()),
@@ -267,10 +297,19 @@ impl Model {
     /// # Errors
     /// As [`Loader::step`].
     pub fn load(source: &(dyn ByteSource + Sync), options: &LoadOptions) -> Result<Self, Error> {
-        let mut tensors = Described::read(source, options)?.tokenizer(options)?;
-        tensors.pack_all(source)?;
-        tensors.finish(options.kernel)
+        let mut described = Described::read(source, options)?;
+        let (language, loaded) = both(|| described.language(options), || described.pack_all(source, options));
+        let tensors = described.tensors(language?);
+        Tensors { loaded: loaded?, ..tensors }.finish(options.kernel)
     }
+}
+
+/// Does two things, beside each other where there are threads for it.
+fn both<A: Send, B: Send>(first: impl FnOnce() -> A + Send, second: impl FnOnce() -> B + Send) -> (A, B) {
+    #[cfg(feature = "rayon")]
+    return rayon::join(first, second);
+    #[cfg(not(feature = "rayon"))]
+    (first(), second())
 }
 
 #[cfg(feature = "rayon")]
@@ -290,8 +329,7 @@ fn pack_in_parallel(
     plan.iter().map(pack).collect()
 }
 
-fn pack(source: &dyn ByteSource, info: &TensorInfo, form: Form) -> Result<Matrix, Error> {
-    let mut packer = Packer::new(info, form.precision, form.residency)?;
+fn pack(source: &dyn ByteSource, info: &TensorInfo, mut packer: Packer) -> Result<Matrix, Error> {
     while !packer.step(source)? {}
     packer.finish().ok_or_else(|| ModelError::MissingTensor { tensor: info.name.clone() }.into())
 }

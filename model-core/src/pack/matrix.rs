@@ -1,6 +1,7 @@
 //! A packed matrix and its rows. Its layout is in [`super::layout`].
 
 use super::layout::{HIGH_SCALE, Layout, OFFSET_PAIR_BYTES, QUAD, QUAD_BYTES, ROWS, SECTION, Section, Width};
+use super::memory::Bytes;
 
 /// A weight matrix of shape `[rows, columns]` (outputs, inputs) in packed form.
 #[derive(Debug, Clone)]
@@ -14,7 +15,7 @@ pub struct Matrix {
 #[derive(Debug, Clone)]
 pub(super) enum Data {
     /// Row groups of blocks and perhaps offset strips.
-    Coded { bytes: Vec<u8>, layout: Layout },
+    Coded { bytes: Bytes, layout: Layout },
     /// `[row group][column][8 rows]`.
     Float(Vec<f32>),
 }

@@ -3,6 +3,7 @@
 mod float;
 pub(crate) mod layout;
 pub(crate) mod matrix;
+mod memory;
 mod packer;
 mod row_group;
 

@@ -1,8 +1,11 @@
 //! Decodes a tensor of the file into a [`Matrix`], a bounded number of rows at a step.
 
+use std::sync::Arc;
+
 use super::float::interleave_floats;
 use super::layout::{Layout, ROWS, Width};
 use super::matrix::Data;
+use super::memory::{Bytes, Region};
 use super::row_group::Rows;
 use super::{Error, Matrix};
 use crate::gguf::{GgmlType, TensorInfo};
@@ -70,19 +73,56 @@ impl Packer {
     /// # Errors
     /// The tensor is no matrix, its format has no decoder, or memory does not suffice.
     pub fn new(tensor: &TensorInfo, precision: Precision, residency: Residency) -> Result<Self, Error> {
+        Self::with_memory(tensor, precision, residency, Bytes::with_capacity)
+    }
+
+    /// The same, with codes in the next bytes of `region`, which [`Packer::region`] has made for this tensor too.
+    ///
+    /// # Errors
+    /// As [`Packer::new`].
+    pub(crate) fn in_region(
+        tensor: &TensorInfo,
+        precision: Precision,
+        residency: Residency,
+        region: &Arc<Region>,
+    ) -> Result<Self, Error> {
+        Self::with_memory(tensor, precision, residency, |bytes| region.take(bytes))
+    }
+
+    fn with_memory(
+        tensor: &TensorInfo,
+        precision: Precision,
+        residency: Residency,
+        memory: impl Fn(usize) -> Option<Bytes>,
+    ) -> Result<Self, Error> {
         let Shape { rows, columns, row_bytes, bytes, layout } = Shape::of(tensor, precision, residency)?;
-        let no_memory = |_| Error::OutOfMemory { tensor: tensor.name.clone(), bytes };
+        let no_memory = || Error::OutOfMemory { tensor: tensor.name.clone(), bytes };
         let data = if let Some(layout) = layout {
-            let mut data = Vec::new();
-            data.try_reserve_exact(bytes).map_err(no_memory)?;
-            Data::Coded { bytes: data, layout }
+            Data::Coded { bytes: memory(bytes).ok_or_else(no_memory)?, layout }
         } else {
             let mut data = Vec::new();
-            data.try_reserve_exact(bytes / 4).map_err(no_memory)?;
+            data.try_reserve_exact(bytes / 4).map_err(|_| no_memory())?;
             Data::Float(data)
         };
         let matrix = Matrix { rows, columns, data };
         Ok(Self { tensor: tensor.clone(), row_bytes, next_row: 0, matrix, scratch: Scratch::default() })
+    }
+
+    /// Memory for the codes of all these tensors. `None` if no allocation is that large, though smaller ones may be.
+    ///
+    /// # Errors
+    /// As [`Packer::new`], but for the memory.
+    pub(crate) fn region<'t>(
+        tensors: impl Iterator<Item = &'t TensorInfo>,
+        precision: Precision,
+        residency: Residency,
+    ) -> Result<Option<Region>, Error> {
+        let mut total = 0usize;
+        for tensor in tensors {
+            let shape = Shape::of(tensor, precision, residency)?;
+            total = total.saturating_add(if shape.layout.is_some() { shape.bytes } else { 0 });
+        }
+        Ok(Region::new(total))
     }
 
     /// Bytes that the packed matrix will take.

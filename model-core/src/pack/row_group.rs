@@ -6,8 +6,10 @@ use super::layout::{
     COLUMNS, HALF_COLUMNS, HIGH_SCALE, Layout, OFFSET_LIMIT, OFFSET_PAIR_BYTES, QUAD, QUAD_BYTES, ROWS, SECTION,
     Section, TERNARY_COLUMNS, Width,
 };
+use super::memory::Bytes;
 use crate::kernels::{NonFinite, quantize_into};
 use crate::math::all_finite;
+use crate::math::vectorize::{Work, vectorize};
 
 /// Rows in half a row group: as many pairs of rows share bytes in blocks of nibbles.
 const HALF: usize = ROWS / 2;
@@ -39,22 +41,27 @@ impl Rows {
     ///
     /// # Errors
     /// A scale or an offset is infinite or NaN.
-    pub fn append_to(&self, packed: &mut Vec<u8>, layout: Layout) -> Result<(), NonFinite> {
+    pub fn append_to(&self, packed: &mut Bytes, layout: Layout) -> Result<(), NonFinite> {
         let size = layout.row_group_bytes();
-        let (strip, blocks) = packed.spare_capacity_mut()[..size].split_at_mut(layout.strip_bytes());
-        for (group, out) in blocks.chunks_exact_mut(layout.group_bytes()).enumerate() {
+        let (strip, blocks) = packed.spare()[..size].split_at_mut(layout.strip_bytes());
+        vectorize(WriteBlocks { rows: self, layout, out: blocks });
+        for section in layout.sections() {
+            self.write_section(&mut strip[section.at..section.end()], layout.groups, section)?;
+        }
+        // SAFETY: the room was there, and the blocks and sections, of which a row group consists, have been written.
+        unsafe { packed.advance(size) };
+        if all_finite(&self.scales) { Ok(()) } else { Err(NonFinite) }
+    }
+
+    #[inline(always)]
+    fn write_blocks(&self, out: &mut [MaybeUninit<u8>], layout: Layout) {
+        for (group, out) in out.chunks_exact_mut(layout.group_bytes()).enumerate() {
             match layout.group_columns {
                 HALF_COLUMNS => self.write_group::<HALF_COLUMNS>(out, layout, group),
                 TERNARY_COLUMNS => self.write_ternary_group(out, layout, group),
                 _ => self.write_group::<COLUMNS>(out, layout, group),
             }
         }
-        for section in layout.sections() {
-            self.write_section(&mut strip[section.at..section.end()], layout.groups, section)?;
-        }
-        // SAFETY: the room was there, and the blocks and sections, of which a row group consists, have been written.
-        unsafe { packed.set_len(packed.len() + size) };
-        if all_finite(&self.scales) { Ok(()) } else { Err(NonFinite) }
     }
 
     /// Writes all bytes of a group of C columns.
@@ -123,6 +130,22 @@ impl Rows {
     }
 }
 
+/// [`Rows::write_blocks`] by its arguments.
+struct WriteBlocks<'a> {
+    rows: &'a Rows,
+    layout: Layout,
+    out: &'a mut [MaybeUninit<u8>],
+}
+
+impl Work for WriteBlocks<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        self.rows.write_blocks(self.out, self.layout);
+    }
+}
+
 /// Gives `buffer` eight rows of `len` values and returns the first `rows` of them; the others are zero.
 fn first_rows<T: Clone + Default>(buffer: &mut Vec<T>, len: usize, rows: usize) -> &mut [T] {
     buffer.resize(ROWS * len, T::default());
@@ -167,5 +190,36 @@ fn indices(codes: [i8; QUAD]) -> [u8; 2] {
 fn write_floats(out: &mut [MaybeUninit<u8>], values: [f32; ROWS]) {
     for (out, value) in out.as_chunks_mut::<4>().0.iter_mut().zip(values) {
         *out = value.to_le_bytes().map(MaybeUninit::new);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures::SplitMix64;
+
+    #[test]
+    fn longer_vectors_change_no_bit() {
+        let kinds = [
+            (COLUMNS, Width::Byte),
+            (HALF_COLUMNS, Width::Byte),
+            (COLUMNS, Width::Nibble),
+            (TERNARY_COLUMNS, Width::Trits),
+            (TERNARY_COLUMNS, Width::PackedTrits),
+        ];
+        for (group_columns, width) in kinds {
+            let layout = Layout { groups: 3, group_columns, has_offsets: false, width };
+            let (mut rows, mut random) = (Rows::default(), SplitMix64::new(7));
+            let (codes, scales, _) = rows.first(layout, ROWS);
+            codes.fill_with(|| width.code(random.next_u64() as i8));
+            scales.fill_with(|| random.next_u64() as f32);
+            let written = |write: fn(WriteBlocks<'_>)| {
+                let mut out = vec![MaybeUninit::new(0); layout.row_group_bytes()];
+                write(WriteBlocks { rows: &rows, layout, out: &mut out });
+                // SAFETY: all bytes had a value from the beginning.
+                out.into_iter().map(|byte| unsafe { byte.assume_init() }).collect::<Vec<u8>>()
+            };
+            assert_eq!(written(|work| vectorize(work)), written(|work| work.run()), "{layout:?}");
+        }
     }
 }

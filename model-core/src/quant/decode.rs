@@ -22,6 +22,7 @@ use super::super_blocks::{super_codes, super_values};
 use super::ternary::{Tq1, Tq2};
 use super::{Error, GROUP, Operation};
 use crate::gguf::GgmlType;
+use crate::math::vectorize::Work;
 
 /// The 32 codes of a block.
 pub(super) type Codes = [i8; GROUP];
@@ -36,32 +37,40 @@ pub(super) trait Format<const N: usize> {
 }
 
 /// [`super::decode_codes`] for checked lengths.
-pub(super) fn codes(
-    ty: GgmlType,
-    bytes: &[u8],
-    codes: &mut [i8],
-    scales: &mut [f32],
-    offsets: &mut [f32],
-) -> Result<(), Error> {
-    match ty {
-        GgmlType::Q8_0 => linear_codes::<_, Q8_0>(bytes, codes, scales),
-        GgmlType::Q4_0 => linear_codes::<_, Q4_0>(bytes, codes, scales),
-        GgmlType::Q4_1 => affine_codes::<_, Q4_1>(bytes, codes, scales, offsets),
-        GgmlType::Q5_0 => linear_codes::<_, Q5_0>(bytes, codes, scales),
-        GgmlType::Q5_1 => affine_codes::<_, Q5_1>(bytes, codes, scales, offsets),
-        GgmlType::IQ4_NL => linear_codes::<_, Iq4Nl>(bytes, codes, scales),
-        GgmlType::Q2_K => super_codes::<_, _, Q2K>(bytes, codes, scales, offsets),
-        GgmlType::Q3_K => super_codes::<_, _, Q3K>(bytes, codes, scales, offsets),
-        GgmlType::Q4_K => super_codes::<_, _, Q4K>(bytes, codes, scales, offsets),
-        GgmlType::Q5_K => super_codes::<_, _, Q5K>(bytes, codes, scales, offsets),
-        GgmlType::Q6_K => super_codes::<_, _, Q6K>(bytes, codes, scales, offsets),
-        GgmlType::Q8_K => super_codes::<_, _, Q8K>(bytes, codes, scales, offsets),
-        GgmlType::IQ4_XS => super_codes::<_, _, Iq4Xs>(bytes, codes, scales, offsets),
-        GgmlType::TQ1_0 => super_codes::<_, _, Tq1>(bytes, codes, scales, offsets),
-        GgmlType::TQ2_0 => super_codes::<_, _, Tq2>(bytes, codes, scales, offsets),
-        _ => return Err(Error::Unsupported { ty, operation: Operation::DecodeCodes }),
+pub(super) struct Decode<'a> {
+    pub(super) ty: GgmlType,
+    pub(super) bytes: &'a [u8],
+    pub(super) codes: &'a mut [i8],
+    pub(super) scales: &'a mut [f32],
+    pub(super) offsets: &'a mut [f32],
+}
+
+impl Work for Decode<'_> {
+    type Output = Result<(), Error>;
+
+    #[inline(always)]
+    fn run(self) -> Self::Output {
+        let Self { ty, bytes, codes, scales, offsets } = self;
+        match ty {
+            GgmlType::Q8_0 => linear_codes::<_, Q8_0>(bytes, codes, scales),
+            GgmlType::Q4_0 => linear_codes::<_, Q4_0>(bytes, codes, scales),
+            GgmlType::Q4_1 => affine_codes::<_, Q4_1>(bytes, codes, scales, offsets),
+            GgmlType::Q5_0 => linear_codes::<_, Q5_0>(bytes, codes, scales),
+            GgmlType::Q5_1 => affine_codes::<_, Q5_1>(bytes, codes, scales, offsets),
+            GgmlType::IQ4_NL => linear_codes::<_, Iq4Nl>(bytes, codes, scales),
+            GgmlType::Q2_K => super_codes::<_, _, Q2K>(bytes, codes, scales, offsets),
+            GgmlType::Q3_K => super_codes::<_, _, Q3K>(bytes, codes, scales, offsets),
+            GgmlType::Q4_K => super_codes::<_, _, Q4K>(bytes, codes, scales, offsets),
+            GgmlType::Q5_K => super_codes::<_, _, Q5K>(bytes, codes, scales, offsets),
+            GgmlType::Q6_K => super_codes::<_, _, Q6K>(bytes, codes, scales, offsets),
+            GgmlType::Q8_K => super_codes::<_, _, Q8K>(bytes, codes, scales, offsets),
+            GgmlType::IQ4_XS => super_codes::<_, _, Iq4Xs>(bytes, codes, scales, offsets),
+            GgmlType::TQ1_0 => super_codes::<_, _, Tq1>(bytes, codes, scales, offsets),
+            GgmlType::TQ2_0 => super_codes::<_, _, Tq2>(bytes, codes, scales, offsets),
+            _ => return Err(Error::Unsupported { ty, operation: Operation::DecodeCodes }),
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// [`super::dequantize`] for checked lengths.
@@ -90,6 +99,7 @@ pub(super) fn values(ty: GgmlType, bytes: &[u8], out: &mut [f32]) -> Result<(), 
     Ok(())
 }
 
+#[inline(always)]
 fn linear_codes<const N: usize, F: Format<N>>(bytes: &[u8], codes: &mut [i8], scales: &mut [f32]) {
     let blocks = bytes.as_chunks::<N>().0.iter();
     for ((block, codes), scale) in blocks.zip(codes.as_chunks_mut().0).zip(scales) {
@@ -97,6 +107,7 @@ fn linear_codes<const N: usize, F: Format<N>>(bytes: &[u8], codes: &mut [i8], sc
     }
 }
 
+#[inline(always)]
 fn affine_codes<const N: usize, F: Format<N>>(bytes: &[u8], codes: &mut [i8], scales: &mut [f32], offsets: &mut [f32]) {
     let blocks = bytes.as_chunks::<N>().0.iter();
     for ((block, codes), (scale, offset)) in blocks.zip(codes.as_chunks_mut().0).zip(scales.iter_mut().zip(offsets)) {
@@ -238,6 +249,10 @@ fn nibbles_and_bits(packed: &[u8; GROUP / 2], high: [u8; 4], codes: &mut Codes) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixtures::SplitMix64;
+    use crate::math::vectorize::vectorize;
+    use crate::quant;
+    use crate::quant::super_blocks::SUPER_BLOCK;
 
     #[test]
     fn each_fifth_bit_belongs_to_its_own_weight() {
@@ -248,6 +263,26 @@ mod tests {
             nibbles_and_bits(&packed, high, &mut codes);
             let nibble = |i: usize| if i < 16 { 1 } else { 2 };
             assert_eq!(codes, std::array::from_fn(|i| nibble(i) - if i == bit { 0 } else { 16 }));
+        }
+    }
+
+    #[test]
+    fn longer_vectors_change_no_bit() {
+        for ty in GgmlType::ALL.iter().copied().filter(|ty| quant::supports_codes(*ty)) {
+            let groups = 8 * SUPER_BLOCK / quant::group_len(ty);
+            let mut random = SplitMix64::new(7);
+            let len = 8 * SUPER_BLOCK / ty.block_elements() * ty.block_bytes();
+            let bytes: Vec<u8> = (0..len).map(|_| random.next_u64() as u8).collect();
+            let decoded = |decode: fn(Decode<'_>) -> Result<(), Error>| {
+                let (mut codes, mut scales) = (vec![0; 8 * SUPER_BLOCK], vec![0.0; groups]);
+                let mut offsets = vec![0.0; if quant::has_offset(ty) { groups } else { 0 }];
+                let (codes_out, scales_out, offsets_out) = (&mut codes, &mut scales, &mut offsets);
+                decode(Decode { ty, bytes: &bytes, codes: codes_out, scales: scales_out, offsets: offsets_out })
+                    .unwrap();
+                let bits = |floats: Vec<f32>| floats.into_iter().map(f32::to_bits).collect::<Vec<_>>();
+                (codes, bits(scales), bits(offsets))
+            };
+            assert_eq!(decoded(|work| vectorize(work)), decoded(|work| work.run()), "{ty}");
         }
     }
 

@@ -16,6 +16,7 @@ mod ternary;
 pub use encode::quantize;
 
 use crate::gguf::GgmlType;
+use crate::math::vectorize::vectorize;
 
 /// Weights per group of most formats: one scale (and offset) for each run of 32 along the input dimension.
 pub const GROUP: usize = 32;
@@ -164,7 +165,7 @@ pub fn decode_codes(
     check_buffer("codes", weights, codes.len())?;
     check_buffer("scales", groups, scales.len())?;
     check_buffer("offsets", if has_offset(ty) { groups } else { 0 }, offsets.len())?;
-    decode::codes(ty, bytes, codes, scales, offsets)
+    vectorize(decode::Decode { ty, bytes, codes, scales, offsets })
 }
 
 /// Decodes a tensor of any supported type (the code formats and F32, F16, BF16) to f32, as GGML does.

@@ -14,6 +14,7 @@ pub(super) trait SuperBlock<const N: usize, const GROUPS: usize> {
 }
 
 /// [`super::decode_codes`] for checked lengths; `offsets` is empty for formats without them.
+#[inline(always)]
 pub(super) fn super_codes<const N: usize, const GROUPS: usize, F: SuperBlock<N, GROUPS>>(
     bytes: &[u8],
     codes: &mut [i8],
