@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use common::{failure, icllama, json, stdout};
 use model_core::fixtures::TinyLlama;
-use model_core::gguf::GgmlType;
+use model_core::gguf::{File, GgmlType};
 use sha2::{Digest, Sha256};
 
 /// A folder with a model in one file and in three, of which the first has the metadata.
@@ -52,6 +52,22 @@ fn golden(name: &str) -> PathBuf {
 fn answer(path: &str, more: &[&str]) -> serde_json::Value {
     let common = ["run", path, "-p", "Hello", "-n", "9", "--temp", "0", "--ignore-eos", "--json"];
     json(&[&common, more].concat())
+}
+
+#[test]
+fn a_split_model_is_quantized_as_the_one_that_it_is() {
+    let split = Split::new();
+    let quantize = |input: &str, output: &str| {
+        let report = json(&["quantize", input, output, "--type", "Q8_0", "--allow-requantize", "--json"]);
+        (std::fs::read(output).unwrap(), report)
+    };
+    let (expected, expected_report) = quantize(&split.path("whole.gguf"), &split.path("from-whole.gguf"));
+    for number in 1..=3 {
+        let (found, report) = quantize(&split.part(number), &split.path("from-parts.gguf"));
+        assert!(found == expected && report["tensors"] == expected_report["tensors"], "part {number}");
+        let file = File::read(&found).unwrap();
+        assert!(file.metadata().iter().all(|(key, _)| !key.starts_with("split.")), "part {number}");
+    }
 }
 
 #[test]
