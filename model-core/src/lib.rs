@@ -1,6 +1,7 @@
 //! Llama-family inference with the same bits on every target.
 
 pub mod budget;
+mod characters;
 pub mod chat;
 pub mod config;
 pub mod error;

@@ -6,9 +6,9 @@
 use std::ops::Range;
 
 use super::Error;
-use super::class::Class;
 use super::nodes::{NOTHING, Node, Nodes};
 use super::rules::{Grammar, Symbol};
+use crate::characters::Class;
 
 /// Most places and rules looked at between two calls of [`Automaton::rest`], at about 100 instructions in the canister each: a
 /// twentieth of a message. Real grammars take some ten for a character.

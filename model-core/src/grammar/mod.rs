@@ -11,7 +11,6 @@
 //! ```
 
 mod automaton;
-mod class;
 mod constraint;
 mod error;
 mod nodes;

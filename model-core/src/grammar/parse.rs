@@ -10,9 +10,9 @@
 //!
 //! A rule may go on after "::=" and "|", and everywhere in parentheses, on the next line.
 
-use super::class::Class;
 use super::rules::{Draft, Grammar, MAX_SYMBOLS, Symbol};
 use super::{Error, MAX_GRAMMAR_BYTES};
+use crate::characters::Class;
 
 /// Deepest groups in groups.
 const MAX_DEPTH: usize = 64;

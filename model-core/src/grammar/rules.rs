@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::Error;
-use super::class::Class;
+use crate::characters::Class;
 
 /// Most rules, those that stand for groups and repetitions included.
 pub(super) const MAX_RULES: usize = 8_192;

@@ -8,12 +8,14 @@
 
 use std::borrow::Cow;
 
+use regex_syntax::hir::HirKind;
 use tokenizers::normalizers::NFC;
 use tokenizers::utils::SysRegex;
 use tokenizers::{NormalizedString, Normalizer as _};
 
 use super::Error;
 use super::ascii::{AsciiWords, count};
+use crate::characters::Class;
 
 const GPT2_WORDS: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+";
 const LLAMA3_WORDS: &str =
@@ -58,9 +60,8 @@ enum Pass {
     Runs(fn(char) -> bool),
     /// `[0-9][0-9][0-9]`: three ASCII digits in a row are a word, and so is what lies between.
     Threes,
-    /// `\s?C+` for a class `C`: a run with a white space before it is a word, and so is what lies between. With the bytes of
-    /// ASCII that are in the class.
-    SpacedRuns(&'static str, fn(u8) -> bool),
+    /// `\s?C+` for a class `C`: a run with a white space before it is a word, and so is what lies between.
+    SpacedRuns(&'static str),
     /// `[\p{P}\$\+<=>\^~\|]+`: runs of such characters are words, and so is what lies between.
     Punctuation,
     /// The pattern covers the text; white space before a word gives back its last character. ASCII needs no search.
@@ -159,8 +160,8 @@ static PROFILES: &[Profile] = &[
         names: &["deepseek-coder"],
         passes: &[
             Pass::Single(is_line_break),
-            Pass::SpacedRuns(r"\s?\p{L}+", |byte| byte.is_ascii_alphabetic()),
-            Pass::SpacedRuns(r"\s?\p{P}+", |byte| byte.is_ascii_punctuation() && !b"$+<=>^`|~".contains(&byte)),
+            Pass::SpacedRuns(r"\p{L}"),
+            Pass::SpacedRuns(r"\p{P}"),
             Pass::Runs(is_east_asian),
             Pass::Single(char::is_numeric),
         ],
@@ -234,7 +235,7 @@ fn is_composed(character: char) -> bool {
 enum Stage {
     Characters { matches: fn(char) -> bool, single: bool },
     Threes,
-    SpacedRuns { pattern: SysRegex, ascii: fn(u8) -> bool },
+    SpacedRuns(Class),
     Punctuation(SysRegex),
     Words { pattern: SysRegex, ascii: AsciiWords, keeps_lines: bool },
 }
@@ -249,7 +250,7 @@ impl Stage {
             Pass::Single(matches) => Self::Characters { matches, single: true },
             Pass::Runs(matches) => Self::Characters { matches, single: false },
             Pass::Threes => Self::Threes,
-            Pass::SpacedRuns(pattern, ascii) => Self::SpacedRuns { pattern: compile(pattern)?, ascii },
+            Pass::SpacedRuns(pattern) => Self::SpacedRuns(class(pattern)?),
             Pass::Punctuation => Self::Punctuation(at_once(PUNCTUATION)?),
             Pass::Words(pattern, ascii) => Self::Words { pattern: at_once(pattern)?, ascii, keeps_lines: false },
             Pass::WordsKeepingLines(pattern, ascii) => {
@@ -260,14 +261,12 @@ impl Stage {
 
     /// Appends the words of `text`.
     fn split<'t>(&self, text: &'t str, out: &mut Vec<&'t str>) {
-        let is_ascii = text.is_ascii();
         let mut rest = text;
         while !rest.is_empty() {
             let (gap, word) = match self {
                 Self::Characters { matches, single } => next_characters(rest, *matches, *single),
                 Self::Threes => next_three(rest),
-                Self::SpacedRuns { ascii, .. } if is_ascii => next_spaced_run(rest.as_bytes(), *ascii),
-                Self::SpacedRuns { pattern, .. } => next_match(rest, pattern),
+                Self::SpacedRuns(class) => next_spaced_run(rest, class),
                 Self::Punctuation(pattern) => match next_ascii_punctuation(rest.as_bytes()) {
                     Some(word) => (0, word),
                     None => next_match(rest, pattern),
@@ -287,6 +286,17 @@ impl Stage {
             }
             rest = tail;
         }
+    }
+}
+
+/// The characters that a pattern of one character matches.
+fn class(pattern: &str) -> Result<Class, Error> {
+    let parsed = regex_syntax::parse(pattern).map_err(|error| Error::Encode { reason: error.to_string() })?;
+    match parsed.into_kind() {
+        HirKind::Class(regex_syntax::hir::Class::Unicode(class)) => {
+            Ok(Class::new(class.iter().map(|range| (u32::from(range.start()), u32::from(range.end()))).collect()))
+        }
+        _ => Err(Error::Encode { reason: format!("`{pattern}` is no class of characters") }),
     }
 }
 
@@ -313,12 +323,16 @@ fn next_match(text: &str, pattern: &SysRegex) -> (usize, usize) {
     pattern.find_iter(text).next().map_or((text.len(), 0), |(start, end)| (start, end - start))
 }
 
-/// Length of what lies before the next run of such bytes with a white space before it, and of both.
-fn next_spaced_run(text: &[u8], is_such: fn(u8) -> bool) -> (usize, usize) {
-    let Some(run) = text.iter().position(|&byte| is_such(byte)) else { return (text.len(), 0) };
-    let before = run.checked_sub(1).and_then(|at| text.get(at)).copied();
-    let gap = run - usize::from(before.is_some_and(|byte| char::from(byte).is_whitespace()));
-    (gap, run - gap + count(text.get(run..).unwrap_or_default(), is_such))
+/// Length of what lies before the next run of characters of the class with a white space before it, and of both.
+fn next_spaced_run(text: &str, class: &Class) -> (usize, usize) {
+    let is_such = |character| class.contains(u32::from(character));
+    let (before, found) = text.split_at(text.find(is_such).unwrap_or(text.len()));
+    if found.is_empty() {
+        return (text.len(), 0);
+    }
+    let space = before.chars().next_back().filter(|last| last.is_whitespace()).map_or(0, char::len_utf8);
+    let run = found.find(|character| !is_such(character)).unwrap_or(found.len());
+    (before.len() - space, space + run)
 }
 
 /// Length of the run of punctuation, or of anything else, that `text` begins with, where ASCII decides it.
@@ -452,7 +466,9 @@ mod tests {
             Pass::Runs(_) => "[一-龥\u{800}-一가-\u{D7FF}]+",
             Pass::Threes => "[0-9][0-9][0-9]",
             Pass::Punctuation => r"[\p{P}\$\+<=>\^~\|]+",
-            Pass::SpacedRuns(pattern, _) | Pass::Words(pattern, _) | Pass::WordsKeepingLines(pattern, _) => pattern,
+            Pass::SpacedRuns(r"\p{L}") => r"\s?\p{L}+",
+            Pass::SpacedRuns(_) => r"\s?\p{P}+",
+            Pass::Words(pattern, _) | Pass::WordsKeepingLines(pattern, _) => pattern,
         };
         profile.passes.iter().fold(vec![text], |words, &pass| {
             let regex = SysRegex::new(pattern(pass)).unwrap();

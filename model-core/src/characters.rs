@@ -6,7 +6,7 @@ const LAST: u32 = char::MAX as u32;
 
 /// A set of Unicode characters.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Class {
+pub(crate) struct Class {
     /// Bit n: whether U+n belongs to it.
     ascii: u128,
     /// First and last, ascending, apart from each other, without surrogates.
@@ -15,7 +15,7 @@ pub(super) struct Class {
 
 impl Class {
     /// The characters of all ranges (first and last of each).
-    pub(super) fn new(mut ranges: Vec<(u32, u32)>) -> Self {
+    pub(crate) fn new(mut ranges: Vec<(u32, u32)>) -> Self {
         ranges.sort_unstable();
         let mut joined: Vec<(u32, u32)> = Vec::with_capacity(ranges.len() + 1);
         for (first, last) in ranges.into_iter().flat_map(without_surrogates) {
@@ -29,17 +29,17 @@ impl Class {
     }
 
     /// Every character.
-    pub(super) fn any() -> Self {
+    pub(crate) fn any() -> Self {
         Self::new(vec![(0, LAST)])
     }
 
     /// One character.
-    pub(super) fn one(code: u32) -> Self {
+    pub(crate) fn one(code: u32) -> Self {
         Self::new(vec![(code, code)])
     }
 
     /// All other characters.
-    pub(super) fn complement(&self) -> Self {
+    pub(crate) fn complement(&self) -> Self {
         let mut free = 0;
         let mut ranges = Vec::with_capacity(self.ranges.len() + 1);
         for &(first, last) in &self.ranges {
@@ -55,12 +55,12 @@ impl Class {
     }
 
     /// Whether the character belongs to it.
-    pub(super) fn contains(&self, code: u32) -> bool {
+    pub(crate) fn contains(&self, code: u32) -> bool {
         if code < 128 { self.ascii >> code & 1 != 0 } else { find(&self.ranges, code) }
     }
 
     /// Whether one of the characters from `first` to `last` belongs to it; there are none if `last` is before `first`.
-    pub(super) fn meets(&self, first: u32, last: u32) -> bool {
+    pub(crate) fn meets(&self, first: u32, last: u32) -> bool {
         let at = self.ranges.partition_point(|range| range.1 < first);
         first <= last && self.ranges.get(at).is_some_and(|range| range.0 <= last)
     }
