@@ -151,12 +151,13 @@ fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
     Some(*head)
 }
 
-const FINISHED: [FinishReason; 5] = [
+const FINISHED: [FinishReason; 6] = [
     FinishReason::EndOfGeneration,
     FinishReason::StopString,
     FinishReason::Length,
     FinishReason::ContextFull,
     FinishReason::Cancelled,
+    FinishReason::GrammarFailed,
 ];
 
 fn finish_code(finish: Option<FinishReason>) -> u8 {
@@ -167,6 +168,7 @@ fn finish_code(finish: Option<FinishReason>) -> u8 {
         Some(FinishReason::Length) => 3,
         Some(FinishReason::ContextFull) => 4,
         Some(FinishReason::Cancelled) => 5,
+        Some(FinishReason::GrammarFailed) => 6,
     }
 }
 
@@ -249,7 +251,7 @@ mod tests {
         for len in 0..110 {
             assert!(Head::from_bytes(&bytes[..len]).is_err());
         }
-        for (at, value) in [(0, 0), (0, 3), (1, 30), (80, 6), (109, 4), (111, 0xff)] {
+        for (at, value) in [(0, 0), (0, 3), (1, 30), (80, 7), (109, 4), (111, 0xff)] {
             let mut damaged = bytes.clone();
             damaged[at] = value;
             assert!(Head::from_bytes(&damaged).is_err(), "byte {at}");

@@ -162,7 +162,7 @@ fn wrong_grammars_are_refused_when_the_session_is_made() {
 }
 
 #[test]
-fn where_no_token_can_follow_the_step_says_so_again_and_again() {
+fn where_no_token_can_follow_the_step_says_so_and_the_session_is_over() {
     let spm = TinyLlama { vocabulary: Vocabulary::SentencePiece, vocab: 420, ..tiny() };
     let model = load(&spm.build());
     // A rule that never comes to an end, behind a dead end.
@@ -172,11 +172,13 @@ fn where_no_token_can_follow_the_step_says_so_again_and_again() {
     assert!(session.text() == "abc" || session.text().starts_with("abde"), "{:?}", session.text());
     let empty = following("root ::= \"\"", 5, Sampling::greedy());
     let mut stuck = self::session(&model, SessionOptions { ignore_eos: true, ..empty });
-    for _ in 0..2 {
-        let error = stuck.step(&model, &mut Unlimited).unwrap_err();
-        assert!(matches!(error, CoreError::Session(Error::Grammar(grammar::Error::Stuck))), "{error}");
-    }
-    assert!(matches!(stuck.cancel().as_str(), "") && stuck.finish_reason() == Some(FinishReason::Cancelled));
+    let error = stuck.step(&model, &mut Unlimited).unwrap_err();
+    assert!(matches!(error, CoreError::Session(Error::Grammar(grammar::Error::Stuck))), "{error}");
+    let over = Step::Finished(FinishReason::GrammarFailed);
+    assert_eq!(stuck.step(&model, &mut Unlimited).unwrap(), over);
+    let record = SessionRecord::from_bytes(&stuck.record().to_bytes()).unwrap();
+    assert_eq!(record.finish_reason(), Some(FinishReason::GrammarFailed));
+    assert!(stuck.cancel().is_empty() && stuck.step(&model, &mut Unlimited).unwrap() == over);
 }
 
 #[test]

@@ -116,5 +116,6 @@ fn reason(reason: session::FinishReason) -> FinishReason {
         session::FinishReason::Length => FinishReason::Length,
         session::FinishReason::ContextFull => FinishReason::ContextFull,
         session::FinishReason::Cancelled => FinishReason::Cancelled,
+        session::FinishReason::GrammarFailed => FinishReason::GrammarFailed,
     }
 }

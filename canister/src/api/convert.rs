@@ -63,6 +63,7 @@ impl From<CoreReason> for FinishReason {
             CoreReason::Length => Self::Length,
             CoreReason::ContextFull => Self::ContextFull,
             CoreReason::Cancelled => Self::Cancelled,
+            CoreReason::GrammarFailed => Self::GrammarFailed,
         }
     }
 }

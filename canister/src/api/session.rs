@@ -169,6 +169,8 @@ pub enum FinishReason {
     ContextFull,
     /// `session_cancel` was called.
     Cancelled,
+    /// No token follows the grammar, or finding one takes too much; the call that found so was refused with the reason.
+    GrammarFailed,
 }
 
 /// What a session is doing.

@@ -431,5 +431,6 @@ fn finish_reason(reason: api::FinishReason) -> FinishReason {
         api::FinishReason::Length => FinishReason::Length,
         api::FinishReason::ContextFull => FinishReason::ContextFull,
         api::FinishReason::Cancelled => FinishReason::Cancelled,
+        api::FinishReason::GrammarFailed => FinishReason::GrammarFailed,
     }
 }

@@ -291,6 +291,7 @@ pub fn finish_name(reason: FinishReason) -> &'static str {
         FinishReason::Length => "length",
         FinishReason::ContextFull => "context_full",
         FinishReason::Cancelled => "cancelled",
+        FinishReason::GrammarFailed => "grammar_failed",
     }
 }
 

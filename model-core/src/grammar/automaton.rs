@@ -3,12 +3,16 @@
 //! Text comes as UTF-8 and may be cut anywhere, inside a character too: then the places are those before the character, and
 //! the bytes that are there already must be able to become a character that one of them takes.
 
+mod walk;
+
 use std::ops::Range;
 
 use super::Error;
 use super::nodes::{NOTHING, Node, Nodes};
 use super::rules::{Grammar, Symbol};
 use crate::characters::Class;
+
+pub(super) use walk::Walk;
 
 /// Most places and rules looked at between two calls of [`Automaton::rest`], at about 100 instructions in the canister each: a
 /// twentieth of a message. Real grammars take some ten for a character.
@@ -97,8 +101,16 @@ impl Automaton {
     /// # Errors
     /// [`Error::TooCostly`]; it stays where it is then too.
     pub(super) fn push(&mut self, byte: u8) -> Result<bool, Error> {
-        let Some(level) = self.levels.last() else { return Ok(false) };
-        let Some(partial) = level.partial.push(byte) else { return Ok(false) };
+        let Some(level) = self.levels.last().cloned() else { return Ok(false) };
+        let next = self.follow(&level, byte)?;
+        let fits = next.is_some();
+        self.levels.extend(next);
+        Ok(fits)
+    }
+
+    /// What a byte leads to from a level of this automaton. Its nodes and places are the last ones until they are forgotten.
+    fn follow(&mut self, level: &Level, byte: u8) -> Result<Option<Level>, Error> {
+        let Some(partial) = level.partial.push(byte) else { return Ok(None) };
         let (places, before) = (level.places.clone(), (self.nodes.len(), self.places.len()));
         self.spend(places.len())?;
         if partial.missing > 0 {
@@ -106,24 +118,21 @@ impl Automaton {
             let fits = self.places[places.clone()].iter().any(|&place| {
                 self.nodes.get(place).and_then(|node| self.class(node)).is_some_and(|class| class.meets(first, last))
             });
-            if fits {
-                self.levels.push(Level { places, ends: false, partial, before });
-            }
-            return Ok(fits);
+            return Ok(fits.then_some(Level { places, ends: false, partial, before }));
         }
         self.go_on(places, partial.value);
         let ends = self.close();
         self.open.clear();
         let places = before.1..self.places.len();
-        let goes_on = ends.as_ref().is_ok_and(|&ends| ends || !places.is_empty());
-        if goes_on {
-            let (ends, partial) = (ends?, Partial::default());
-            self.levels.push(Level { places, ends, partial, before });
-        } else {
-            self.forget(before);
-            ends?;
+        match ends {
+            Ok(ends) if ends || !places.is_empty() => {
+                Ok(Some(Level { places, ends, partial: Partial::default(), before }))
+            }
+            refused => {
+                self.forget(before);
+                refused.map(|_| None)
+            }
         }
-        Ok(goes_on)
     }
 
     /// Takes back all bytes since the last commit but the first `bytes`.
@@ -218,7 +227,7 @@ impl Automaton {
 }
 
 /// The beginning of a character's UTF-8.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 struct Partial {
     /// Bytes to come.
     missing: u32,

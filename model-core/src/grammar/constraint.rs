@@ -1,6 +1,6 @@
 //! A grammar that the tokens of an answer follow.
 
-use super::automaton::Automaton;
+use super::automaton::{Automaton, Walk};
 use super::order::TokenOrder;
 use super::{Error, Grammar};
 use crate::TokenId;
@@ -102,29 +102,29 @@ impl Constraint {
     /// [`Error::Stuck`] if there are none; [`Error::TooCostly`].
     pub(crate) fn allowed(&mut self, vocabulary: Vocabulary<'_>, order: &TokenOrder) -> Result<Vec<TokenId>, Error> {
         self.automaton.rest();
-        let allowed = self.walk(vocabulary, order);
-        self.automaton.pop_to(0);
-        let allowed = allowed?;
+        let allowed = self.walk(vocabulary, order)?;
         if allowed.is_empty() { Err(Error::Stuck) } else { Ok(allowed) }
     }
 
     /// Goes through the tokens in the order of their bytes, taking back and adding only what differs from the token before.
     fn walk(&mut self, vocabulary: Vocabulary<'_>, order: &TokenOrder) -> Result<Vec<TokenId>, Error> {
         let mut allowed = TokenSet::new(vocabulary.tokenizer.vocab_size());
+        let mut walk = Walk::new(&mut self.automaton);
         let mut fits = true;
         for token in order.tokens() {
             let shared = token.shared as usize;
-            if !fits && shared > self.automaton.pushed() {
+            if !fits && shared > walk.pushed() {
                 // It begins with what was refused.
                 continue;
             }
-            self.automaton.pop_to(shared);
-            fits = self.push(vocabulary.bytes(token.id).get(shared..).unwrap_or_default())?;
+            walk.pop_to(shared);
+            let bytes = vocabulary.bytes(token.id).get(shared..).unwrap_or_default();
+            fits = all_fit(bytes, |byte| walk.push(byte))?;
             if fits && !vocabulary.ends(token.id) {
                 allowed.insert(token.id);
             }
         }
-        self.automaton.pop_to(0);
+        drop(walk);
         if self.automaton.may_end() {
             vocabulary.ends.iter().for_each(|&id| allowed.insert(id));
         }
@@ -133,13 +133,18 @@ impl Constraint {
 
     /// Adds bytes as long as they fit; whether all did.
     fn push(&mut self, bytes: &[u8]) -> Result<bool, Error> {
-        for &byte in bytes {
-            if !self.automaton.push(byte)? {
-                return Ok(false);
-            }
-        }
-        Ok(true)
+        all_fit(bytes, |byte| self.automaton.push(byte))
     }
+}
+
+/// Adds bytes as long as they fit; whether all did.
+fn all_fit(bytes: &[u8], mut push: impl FnMut(u8) -> Result<bool, Error>) -> Result<bool, Error> {
+    for &byte in bytes {
+        if !push(byte)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Tokens, a bit each.

@@ -45,13 +45,14 @@ use crate::sample::{Sampler, Sampling, TokenLogprob};
 
 const MAGIC: [u8; 4] = *b"ILSR";
 const VERSION: u16 = 1;
-const REASONS: [Option<FinishReason>; 6] = [
+const REASONS: [Option<FinishReason>; 7] = [
     None,
     Some(FinishReason::EndOfGeneration),
     Some(FinishReason::StopString),
     Some(FinishReason::Length),
     Some(FinishReason::ContextFull),
     Some(FinishReason::Cancelled),
+    Some(FinishReason::GrammarFailed),
 ];
 
 /// Why bytes are no session record.

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Constraint, Phase, Session, SessionOptions, Vocabulary, digest};
 use crate::budget::Budget;
+use crate::grammar;
 use crate::model::Model;
 use crate::profile::Stage;
 use crate::sample::log_probabilities;
@@ -22,6 +23,8 @@ pub enum FinishReason {
     ContextFull,
     /// [`Session::cancel`] was called.
     Cancelled,
+    /// The session's grammar cannot be followed further. The step that found so has failed with the reason.
+    GrammarFailed,
 }
 
 /// What a call of [`Session::step`] achieved.
@@ -59,7 +62,8 @@ impl Session {
     /// Any sequence of budgets, batch widths, kernels and threads gives the same tokens from the same bits.
     ///
     /// # Errors
-    /// The model is not the session's or is damaged, or memory for the cache is lacking. The step can be tried again.
+    /// The model is not the session's or is damaged, or memory for the cache is lacking. The step can be tried again. Or
+    /// no token follows the session's grammar, or finding one takes too much; then the session is over.
     pub fn step(&mut self, model: &Model, budget: &mut dyn Budget) -> Result<Step, Error> {
         self.check_model(model)?;
         loop {
@@ -129,7 +133,7 @@ impl Session {
             self.finish = Some(FinishReason::Length);
             return Ok(None);
         }
-        let id = self.choose(model)?;
+        let id = self.choose(model).map_err(|error| self.give_up(error))?;
         let work = &mut self.work;
         work.forward.profile().mark(Stage::Sampler);
         // An embedding may have more rows than there are tokens; those have no text.
@@ -154,11 +158,20 @@ impl Session {
     fn catch_up(&mut self, model: &Model) -> Result<bool, super::Error> {
         let Some(constraint) = &mut self.constraint else { return Ok(false) };
         let answer = self.tokens.get(self.answer_start..).unwrap_or_default();
-        Ok(constraint.catch_up(vocabulary(model, &self.options), answer)?)
+        let caught_up = constraint.catch_up(vocabulary(model, &self.options), answer);
+        caught_up.map_err(|error| self.give_up(error))
+    }
+
+    /// Ends the session because of its grammar: another try would end the same way.
+    fn give_up(&mut self, error: grammar::Error) -> super::Error {
+        self.work.phase = Phase::Batch;
+        self.finish = Some(FinishReason::GrammarFailed);
+        self.output.finish();
+        error.into()
     }
 
     /// A token by the sampler. Only if the grammar refuses it all others are looked through, since most choices fit.
-    fn choose(&mut self, model: &Model) -> Result<TokenId, super::Error> {
+    fn choose(&mut self, model: &Model) -> Result<TokenId, grammar::Error> {
         let logits = &mut self.work.logits;
         let id = self.sampler.sample(logits, &self.tokens);
         let Some(constraint) = &mut self.constraint else { return Ok(id) };
