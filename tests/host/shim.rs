@@ -31,17 +31,7 @@ pub struct ShimHost {
 impl ShimHost {
     /// A replica with the platform's limits.
     pub fn new() -> Self {
-        Self::over(Replica::new(Default::default()).unwrap())
-    }
-
-    /// A host around a replica that was set up elsewhere.
-    pub fn over(replica: Replica) -> Self {
-        Self { replica, heaviest: 0 }
-    }
-
-    /// The replica, to be served or run otherwise.
-    pub fn into_replica(self) -> Replica {
-        self.replica
+        Self { replica: Replica::new(Default::default()).unwrap(), heaviest: 0 }
     }
 
     /// Changes the limits of all messages to come.
