@@ -2,8 +2,8 @@
 //!
 //! `isa` names the vector operations, `product` and `attention` write each product once over them, and
 //! `scalar`, `x86_64`, `avx512`, `neon` and `wasm32` hold nothing but instructions. `rows_outer` and `columns_outer` are
-//! the two orders in which a matrix product is walked, `source` and `nibbles` what is multiplied in them. `NUMERICS.md`
-//! has the contract.
+//! the two orders in which a matrix product is walked, `source` and `nibbles` what is multiplied in them. Products with codes of
+//! three values are looked up instead: `ternary` in `tables`. `NUMERICS.md` has the contract.
 
 mod activations;
 mod attention;
