@@ -11,15 +11,22 @@ check() { # NAME COMMAND...
   if "$@"; then echo "=== $name: ok ($((SECONDS - start)) s)"; else failed+=("$name"); echo "=== $name: FAILED" >&2; fi
 }
 # One process per test file, so that its tests share loaded models and compiled modules.
-tests() { cargo test --locked --workspace --no-fail-fast ${POCKET_IC_BIN:+--features end-to-end/pocket-ic}; }
+tests() { cargo test --locked --workspace --no-fail-fast ${POCKET_IC_BIN:+--features end-to-end/pocket-ic} "$@"; }
+wasm() { scripts/build-canister.sh && scripts/cargo-wasm.sh build -p kernel-probe -p llm-caller --profile canister; }
+wasm_ends() { wait "$wasm"; local status=$?; cat "$wasm_log"; return "$status"; }
 
 scripts/prepare.sh || exit 1
+# Optimising the wasm at link time keeps one core busy for minutes, so everything else is compiled beside it.
+wasm_log="$(mktemp)"
+wasm >"$wasm_log" 2>&1 &
+wasm=$!
+trap 'kill "$wasm" 2>/dev/null; rm -f "$wasm_log"' EXIT
 check "model" scripts/fetch-model.sh
 check "format" cargo fmt --all --check
-check "canister" scripts/build-canister.sh
 check "lint" cargo clippy --workspace --all-targets -- -D warnings
 check "lint for wasm" cargo clippy -p model-core -p canister -p llm-caller --target wasm32-unknown-unknown -- -D warnings
-check "wasm of the tests" scripts/cargo-wasm.sh build -p kernel-probe -p llm-caller --profile canister
+check "compile the tests" tests --no-run
+check "wasm" wasm_ends
 check "tests" tests
 if command -v npm >/dev/null; then
   check "clients" scripts/test-clients.sh "${CARGO_TARGET_DIR:-target}/debug/icllama"
