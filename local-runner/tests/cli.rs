@@ -403,6 +403,9 @@ fn wrong_arguments_are_refused_before_anything_is_done() {
     assert!(usage(&["run", model, "-p", "x", "-f", "y"]).contains("cannot be used with"));
     assert!(usage(&["run", model, "--override-kv", "a=u8:1"]).contains("int, float, bool or str"));
     assert!(usage(&["run", model, "-p", "x", "--chat", "--raw"]).contains("cannot be used with"));
+    for [flag, value] in [["--tools", "tools.json"], ["--reasoning", "off"], ["--chat-template", "chatml"]] {
+        assert!(usage(&["run", model, "-p", "x", "--raw", flag, value]).contains("cannot be used with"), "{flag}");
+    }
     assert!(usage(&["run", model, "--threads", "0"]).contains("threads"));
     assert!(usage(&["logits", model, "--tokens", "1,x"]).contains("tokens"));
     usage(&["nonsense"]);

@@ -34,8 +34,8 @@ pub struct ModeArgs {
     /// Treat the prompt as a chat message [default: if the model file has a chat template, or one is given].
     #[arg(long, conflicts_with = "raw")]
     pub chat: bool,
-    /// Continue the prompt as plain text.
-    #[arg(long)]
+    /// Continue the prompt as plain text, without any chat template.
+    #[arg(long, conflicts_with_all = ["chat_template", "chat_template_file", "chat_template_kwargs", "reasoning", "tools"])]
     pub raw: bool,
     /// System message of the chat; empty for none but the template's own.
     #[arg(long, value_name = "TEXT", conflicts_with = "raw")]
