@@ -6,5 +6,5 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 scripts/prepare.sh
 scripts/fetch-model.sh >/dev/null
 scripts/build-canister.sh >/dev/null
-ICLLAMA_UPDATE=1 cargo test --locked --workspace --test record -- of_
+ICLLAMA_UPDATE=1 cargo test --locked --workspace --test command -- record::of_
 git --no-pager diff --stat -- bench/record

@@ -10,7 +10,7 @@ check() { # NAME COMMAND...
   echo "=== $name"
   if "$@"; then echo "=== $name: ok ($((SECONDS - start)) s)"; else failed+=("$name"); echo "=== $name: FAILED" >&2; fi
 }
-# One process per test file, so that its tests share loaded models and compiled modules.
+# One process per crate, so that its tests share loaded models and compiled modules.
 tests() { cargo test --locked --workspace --no-fail-fast ${POCKET_IC_BIN:+--features end-to-end/pocket-ic} "$@"; }
 wasm() { scripts/build-canister.sh && scripts/cargo-wasm.sh build -p kernel-probe -p llm-caller --profile canister; }
 wasm_ends() { wait "$wasm"; local status=$?; cat "$wasm_log"; return "$status"; }

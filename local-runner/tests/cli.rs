@@ -1,11 +1,9 @@
 //! The real `icllama` command on the native backend: what it prints, in text and JSON, and how it fails.
 
-mod common;
-
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 
-use common::{Tiny, failure, icllama, icllama_with_stdin, ids, json, smollm2, stdout, tiny, usage};
+use crate::common::{Tiny, failure, icllama, icllama_with_stdin, ids, json, smollm2, stdout, tiny, usage};
 use model_core::fixtures::TinyLlama;
 use serde_json::Value;
 

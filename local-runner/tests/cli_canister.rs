@@ -3,9 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
-mod common;
-
-use common::{Tiny, failure, icllama, icllama_with_stdin, ids, json, smollm2, stdout, tiny, usage};
+use crate::common::{Tiny, failure, icllama, icllama_with_stdin, ids, json, smollm2, stdout, tiny, usage};
 use serde_json::Value;
 
 /// A canister that counts: `inc` adds its argument's first byte to a counter and replies with it, `get` reads it.

@@ -2,16 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
 
-#[path = "common/endpoint.rs"]
-#[allow(dead_code, reason = "each test file uses its own part")]
-mod common;
-
 use std::collections::BTreeMap;
 use std::net::TcpStream;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use crate::common::endpoint::{self, *};
 use candid::{CandidType, Principal};
-use common::*;
 use ic_agent::agent::{CallResponse, RejectCode, RequestStatusResponse};
 use ic_agent::identity::{
     AnonymousIdentity, BasicIdentity, DelegatedIdentity, Delegation, Identity, Prime256v1Identity, Secp256k1Identity,
@@ -72,7 +68,7 @@ fn an_agent_creates_installs_calls_queries_and_reads() {
         assert_eq!(subnet.id(), endpoint.subnet_id());
         assert_eq!(agent.get_subnet_by_id(&endpoint.subnet_id()).await.unwrap().id(), endpoint.subnet_id());
 
-        let stranger = common::agent(endpoint.address(), AnonymousIdentity).await;
+        let stranger = endpoint::agent(endpoint.address(), AnonymousIdentity).await;
         let hidden = stranger.read_state_canister_metadata(canister, "secret").await;
         assert!(matches!(&hidden, Err(AgentError::HttpError(error)) if error.status == 403), "{hidden:?}");
     });
@@ -313,7 +309,7 @@ fn a_call_that_takes_long_is_polled_and_keeps_nobody_waiting() {
         assert!(asked.elapsed() < Duration::from_millis(200), "reading waited for the canister");
         assert_eq!(agent.wait(&id, canister).await.unwrap().0, [2, 0, 0, 0]);
 
-        let other = common::agent(endpoint.address(), AnonymousIdentity).await;
+        let other = endpoint::agent(endpoint.address(), AnonymousIdentity).await;
         let foreign = other.request_status_raw(&id, canister).await;
         assert!(matches!(&foreign, Err(AgentError::HttpError(error)) if error.status == 403), "{foreign:?}");
     });

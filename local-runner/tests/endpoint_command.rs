@@ -2,15 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
 
-#[path = "common/endpoint.rs"]
-#[allow(dead_code, reason = "each test file uses its own part")]
-mod common;
-
 use std::io::Read;
 use std::process::{Child, Command, Stdio};
 
+use crate::common::endpoint::{agent, block_on, counter_wasm, http, user};
 use candid::Principal;
-use common::{agent, block_on, counter_wasm, http, user};
 use serde_json::Value;
 
 /// A running command, ended if a test fails.

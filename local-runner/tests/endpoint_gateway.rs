@@ -2,12 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
-#[path = "common/endpoint.rs"]
-#[allow(dead_code, reason = "each test file uses its own part")]
-mod common;
-
+use crate::common::endpoint::{Answer, http, options, with_canister};
 use candid::{CandidType, Principal, define_function};
-use common::{Answer, http, options, with_canister};
 use local_runner::endpoint::Endpoint;
 use serde_bytes::ByteBuf;
 

@@ -2,14 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod common;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use common::hub::{Defects, Hub, sha256};
-use common::stdout;
+use crate::common::hub::{Defects, Hub, sha256};
+use crate::common::stdout;
 use model_core::fixtures::TinyLlama;
 use serde_json::Value;
 

@@ -2,14 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{Tiny, failure, ids, json, stdout, usage};
+use crate::common::{Tiny, failure, ids, json, stdout, usage};
 use model_core::fixtures::TinyLlama;
 use model_core::gguf::write::{Layout, NewTensor};
 use model_core::gguf::{File, GgmlType, Metadata, Value, keys};
@@ -66,7 +64,15 @@ fn the_new_file_has_the_old_metadata_and_the_reference_blocks() {
 fn the_new_file_runs_and_does_not_depend_on_threads() {
     let tiny = plain(GgmlType::F16);
     let quantize = |threads: &str| {
-        stdout(&common::icllama(&["quantize", &tiny.path(), &out(&tiny), "--type", "q8_0", "--threads", threads]));
+        stdout(&crate::common::icllama(&[
+            "quantize",
+            &tiny.path(),
+            &out(&tiny),
+            "--type",
+            "q8_0",
+            "--threads",
+            threads,
+        ]));
         fs::read(out(&tiny)).unwrap()
     };
     assert!(quantize("1") == quantize("3"));
@@ -109,7 +115,7 @@ fn what_is_quantized_is_quantized_again_only_on_request() {
     let args = ["quantize", &tiny.path(), &out(&tiny), "--type", "F16"];
     assert!(failure(&args).contains("--allow-requantize"));
     assert_eq!(names_in(tiny.folder.path()), ["tiny.gguf"]);
-    stdout(&common::icllama(&[&args[..], &["--allow-requantize"]].concat()));
+    stdout(&crate::common::icllama(&[&args[..], &["--allow-requantize"]].concat()));
     let bytes = fs::read(out(&tiny)).unwrap();
     let file = File::read(&bytes).unwrap();
     assert_eq!(file.tensor("output.weight").unwrap().ty, GgmlType::F16);

@@ -3,12 +3,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a failure is a failed test")]
 
-mod common;
-
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use common::{Tiny, failure, icllama};
+use crate::common::{Tiny, failure, icllama};
 use model_core::fixtures::TinyLlama;
 use model_core::gguf::GgmlType;
 

@@ -2,11 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
-mod common;
-
 use std::path::{Path, PathBuf};
 
-use common::{failure, icllama, json, stdout};
+use crate::common::{failure, icllama, json, stdout};
 use model_core::fixtures::TinyLlama;
 use model_core::gguf::{File, GgmlType};
 use sha2::{Digest, Sha256};

@@ -2,11 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod common;
-
 use std::fs;
 
-use common::{failure, icllama, stdout, tiny};
+use crate::common::{failure, icllama, stdout, tiny};
 use serde_json::Value;
 
 #[derive(Debug, Clone)]

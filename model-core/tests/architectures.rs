@@ -3,12 +3,10 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-mod common;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use common::{Outcome, audited, finish, load, load_with, run_units};
+use crate::common::{Outcome, audited, finish, load, load_with, run_units};
 use model_core::TokenId;
 use model_core::config::{self, Config, SUPPORTED_ARCHITECTURES};
 use model_core::fixtures::GgufBuilder;

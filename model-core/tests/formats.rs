@@ -3,9 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-mod common;
-
-use common::{load_with, tokens};
+use crate::common::{load_with, tokens};
 use model_core::fixtures::TinyLlama;
 use model_core::gguf::GgmlType::{self, *};
 use model_core::kernels::Kernel;

@@ -2,9 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-mod common;
-
-use common::{load, tiny, tokens};
+use crate::common::{load, tiny, tokens};
 use model_core::budget::CountDown;
 use model_core::chat::{self, ChatMessage, Variables};
 use model_core::config;

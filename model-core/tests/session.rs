@@ -2,9 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-mod common;
-
-use common::{Outcome, audited, finish, load, load_with, run_units, tiny, tokens};
+use crate::common::{Outcome, audited, finish, load, load_with, run_units, tiny, tokens};
 use model_core::Error as CoreError;
 use model_core::budget::Unlimited;
 use model_core::fixtures::TinyLlama;

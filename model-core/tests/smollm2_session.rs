@@ -2,9 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod common;
-
-use common::{audited, finish, load, smollm2};
+use crate::common::{audited, finish, load, smollm2};
 use model_core::prompt;
 use model_core::reference::Reference;
 use model_core::sample::Sampling;

@@ -13,7 +13,7 @@ const TABLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/models.md");
 
 const HEAD: &str = "# What works with what
 
-Written by a test from the lists that the code goes by: `ICLLAMA_UPDATE=1 cargo test -p model-core --test support` renews it.
+Written by a test from the lists that the code goes by: `ICLLAMA_UPDATE=1 cargo test -p model-core --test model support` renews it.
 
 Every architecture takes tensors of every format below, mixed as they are, and either kind of tokenizer: formats and
 vocabularies are read before an architecture sees them. Each architecture is held to llama.cpp's logits, each format to the

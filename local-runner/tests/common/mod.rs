@@ -1,8 +1,8 @@
 //! Runs the `icllama` command on small models.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
-#![allow(dead_code, reason = "each test file uses its own part")]
 
+pub mod endpoint;
 pub mod hub;
 
 use std::io::Write;

@@ -1,0 +1,13 @@
+//! The real `icllama` command and the local endpoint.
+
+mod cli;
+mod cli_canister;
+mod common;
+mod endpoint;
+mod endpoint_command;
+mod endpoint_gateway;
+mod hub;
+mod quantize;
+mod record;
+mod split;
+mod trace;

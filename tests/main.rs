@@ -1,0 +1,15 @@
+//! The real canister wasm and the `icllama` command, end to end.
+
+mod access;
+mod budget;
+mod hostile;
+mod kernels;
+mod life;
+mod llm;
+mod module;
+mod parity;
+mod residency;
+mod rollback;
+mod tokenizer;
+mod upgrade;
+mod upload;
