@@ -10,8 +10,8 @@ use super::effective::Effective;
 use super::encoding::cbor;
 use super::envelope::EnvelopeError;
 use super::executor::Stopped;
-use super::server::{Request, Response, text, with_type};
 use super::{Shared, call, gateway, query, read_state};
+use crate::http::{Request, Response, text, with_type};
 
 /// Why a request gets no answer to what it asks.
 #[derive(Debug, thiserror::Error)]

@@ -11,7 +11,7 @@ use super::api::{Refusal, cbor_response, other_kind};
 use super::effective::Effective;
 use super::envelope::Request;
 use super::requests::{Call, Registered, Status};
-use super::server::{Response, text};
+use crate::http::{Response, text};
 use crate::shim::Reject;
 
 /// How long a call may wait for the canister to accept it before that is left to polling, too.

@@ -4,8 +4,6 @@
 //! request or of the page it comes from. Certificates of answers are passed on and not checked.
 
 use candid::{CandidType, Principal, Reserved};
-use http_body_util::Full;
-use hyper::body::Bytes;
 use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::{HeaderMap, StatusCode, Uri};
 use ic_transport_types::RequestId;
@@ -17,8 +15,8 @@ use super::Shared;
 use super::api::Refusal;
 use super::executor::Query;
 use super::requests::{Call, Registered, Status};
-use super::server::{Request, Response, text, with_type};
 use super::streaming::Stream;
+use crate::http::{Request, Response, text, whole, with_type};
 use crate::shim::Reject;
 
 /// Largest answer that is put together from streamed parts.
@@ -159,7 +157,7 @@ async fn stream(canister: Principal, reply: &[u8], body: &mut Vec<u8>, shared: &
 
 /// The canister's answer; `None` if it cannot be expressed in HTTP.
 fn response(status: u16, headers: &[(String, String)], body: Vec<u8>) -> Option<Response> {
-    let mut response = Response::new(Full::new(Bytes::from(body)));
+    let mut response = Response::new(whole(body));
     *response.status_mut() = StatusCode::from_u16(status).ok()?;
     for (name, value) in headers {
         let name: HeaderName = name.parse().ok()?;

@@ -17,8 +17,6 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use candid::Principal;
-use tokio::runtime::Runtime;
-use tokio::sync::watch;
 
 mod api;
 mod call;
@@ -41,15 +39,13 @@ mod tree;
 pub use executor::{Log, Pace};
 pub use store::StoreError;
 
+use crate::http::{ListenError, Listener, Server};
 use crate::shim::engine::LoadError;
 use crate::shim::{Config, Replica};
 use executor::{Executor, Handle};
 use keys::SubnetKeys;
 use state::State;
 use store::Store;
-
-/// Threads that read and write connections; canisters have their own.
-const CONNECTION_THREADS: usize = 2;
 
 /// How an endpoint is set up.
 pub struct Options {
@@ -72,17 +68,9 @@ pub struct Options {
 /// Why an endpoint cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum EndpointError {
-    /// The port is in use.
-    #[error("port {} of {} is in use; stop what uses it, or choose another with --port (0 for any)", .0.port(), .0.ip())]
-    PortTaken(SocketAddr),
     /// The address cannot be listened at.
-    #[error("cannot listen at {address}: {reason}")]
-    Listen {
-        /// The address.
-        address: SocketAddr,
-        /// What the system said.
-        reason: io::Error,
-    },
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     /// The folder cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -105,8 +93,7 @@ struct Shared {
 pub struct Setup {
     /// The replica, to be changed before anybody else can.
     pub replica: Replica,
-    listener: std::net::TcpListener,
-    address: SocketAddr,
+    listener: Listener,
     keys: SubnetKeys,
     store: Option<Store>,
     pace: Pace,
@@ -121,14 +108,7 @@ impl Setup {
     /// If the port is taken, or the folder cannot be used.
     pub fn open(options: Options) -> Result<Self, EndpointError> {
         let Options { host, port, folder, pace, sync, config, log } = options;
-        let wanted = SocketAddr::new(host, port);
-        let refused = |reason: io::Error| match reason.kind() {
-            io::ErrorKind::AddrInUse => EndpointError::PortTaken(wanted),
-            _ => EndpointError::Listen { address: wanted, reason },
-        };
-        let listener = std::net::TcpListener::bind(wanted).map_err(refused)?;
-        let address = listener.local_addr().map_err(refused)?;
-        listener.set_nonblocking(true).map_err(refused)?;
+        let listener = Listener::bind(host, port)?;
         let (mut store, keys) = match folder {
             Some(folder) => Store::open(&folder).map(|(store, keys)| (Some(store), keys))?,
             None => (None, SubnetKeys::random()),
@@ -143,7 +123,7 @@ impl Setup {
         if let Some(store) = &mut store {
             store.restore(&mut replica)?;
         }
-        Ok(Self { replica, listener, address, keys, store, pace, sync, log })
+        Ok(Self { replica, listener, keys, store, pace, sync, log })
     }
 
     /// Begins to answer and to execute.
@@ -151,42 +131,28 @@ impl Setup {
     /// # Errors
     /// If the system gives no threads.
     pub fn serve(self) -> Result<Endpoint, EndpointError> {
-        let Self { replica, listener, address, keys, store, pace, sync, log } = self;
+        let Self { replica, listener, keys, store, pace, sync, log } = self;
         let state = Arc::new(State::new(keys, replica.time_ns()));
         let executor = Executor::new(replica, Arc::clone(&state), store, pace, log);
         let (executor, thread) = executor.spawn().map_err(EndpointError::Threads)?;
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(CONNECTION_THREADS)
-            .thread_name("http")
-            .enable_all()
-            .build()
-            .map_err(EndpointError::Threads)?;
-        let listener = {
-            let _inside = runtime.enter();
-            tokio::net::TcpListener::from_std(listener).map_err(EndpointError::Threads)?
-        };
-        let (stop, stopping) = watch::channel(false);
         let shared = Arc::new(Shared { state: Arc::clone(&state), executor: executor.clone(), sync });
-        let server = runtime.spawn(server::serve(listener, shared, stopping));
-        Ok(Endpoint { address, state, executor, thread, runtime, server, stop })
+        let server = Server::start(listener, shared).map_err(EndpointError::Threads)?;
+        Ok(Endpoint { state, executor, thread, server })
     }
 }
 
 /// An endpoint that answers.
 pub struct Endpoint {
-    address: SocketAddr,
     state: Arc<State>,
     executor: Handle,
     thread: JoinHandle<Result<(), StoreError>>,
-    runtime: Runtime,
-    server: tokio::task::JoinHandle<()>,
-    stop: watch::Sender<bool>,
+    server: Server,
 }
 
 impl Endpoint {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.server.address()
     }
 
     /// The subnet's public key in DER.
@@ -209,12 +175,10 @@ impl Endpoint {
     /// # Errors
     /// If it cannot be saved.
     pub fn stop(self) -> Result<(), StoreError> {
-        let Self { executor, thread, runtime, server, stop, .. } = self;
+        let Self { executor, thread, server, .. } = self;
         executor.stop();
         let saved = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        stop.send_replace(true);
-        // It ends by itself, or has failed already.
-        runtime.block_on(server).ok();
+        server.stop();
         saved
     }
 }

@@ -8,7 +8,7 @@ use super::call::reject_response;
 use super::effective::Effective;
 use super::envelope::Request;
 use super::executor::Query;
-use super::server::Response;
+use crate::http::Response;
 
 /// Executes a query and signs its answer.
 pub async fn answer(request: Request, effective: Effective, shared: &Shared) -> Result<Response, Refusal> {

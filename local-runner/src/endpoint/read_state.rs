@@ -7,7 +7,7 @@ use super::Shared;
 use super::api::{Refusal, cbor_response, other_kind};
 use super::effective::Effective;
 use super::envelope::Request;
-use super::server::Response;
+use crate::http::Response;
 
 /// Most paths of a request, and most labels of a path.
 const PATHS: usize = 1_000;
