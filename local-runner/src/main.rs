@@ -13,6 +13,7 @@ mod options;
 mod output;
 mod progress;
 mod quantize;
+mod serve;
 mod split_file;
 mod trace;
 
@@ -49,6 +50,7 @@ enum Command {
     Parity(Box<commands::parity::Args>),
     Bench(commands::bench::Args),
     Shim(commands::shim::Args),
+    Serve(Box<commands::serve::Args>),
     Replica(commands::replica::Args),
 }
 
@@ -77,6 +79,7 @@ fn dispatch(command: Command, output: Output) -> Result<()> {
         Command::Parity(args) => args.exec(output),
         Command::Bench(args) => args.exec(output),
         Command::Shim(args) => args.exec(output),
+        Command::Serve(args) => args.exec(output),
         Command::Replica(args) => args.exec(output),
     }
 }

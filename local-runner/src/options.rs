@@ -259,7 +259,8 @@ pub struct SamplingArgs {
     /// Subtract this from the logit of any token that occurred recently [default: 0].
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     presence_penalty: Option<f32>,
-    /// Seed of the random choices; the same seed gives the same text everywhere [default: 0].
+    /// Seed of the random choices; the same seed gives the same text everywhere [default: 0; of a server, another one for
+    /// each request].
     #[arg(long)]
     seed: Option<u64>,
 }
@@ -268,6 +269,11 @@ impl SamplingArgs {
     /// The sampler's settings, with temperature 0 unless another is given.
     pub fn sampling_or_greedy(&self) -> Sampling {
         Sampling { temperature: self.temp.unwrap_or(0.0), ..self.sampling() }
+    }
+
+    /// The seed, if one was chosen.
+    pub fn seed(&self) -> Option<u64> {
+        self.seed
     }
 
     /// The sampler's settings.

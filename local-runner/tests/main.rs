@@ -9,5 +9,6 @@ mod endpoint_gateway;
 mod hub;
 mod quantize;
 mod record;
+mod serve;
 mod split;
 mod trace;

@@ -17,7 +17,7 @@ use crate::output::Output;
 /// What scripts/build-canister.sh leaves in the target folder.
 const WASM_NAME: &str = "icllama.wasm.gz";
 /// Reading the weights takes a hundredth of the time that so many tokens are multiplied with them.
-const NATIVE_PREFILL_BATCH: usize = 128;
+pub const NATIVE_PREFILL_BATCH: usize = 128;
 
 /// Where a model runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -6,7 +6,7 @@ mod cost;
 pub mod native;
 pub mod shim;
 
-pub use args::{BackendArgs, BackendKind, ModeArgs, ShimArgs, no_chat_template, wasm_path};
+pub use args::{BackendArgs, BackendKind, ModeArgs, NATIVE_PREFILL_BATCH, ShimArgs, no_chat_template, wasm_path};
 pub use cost::{CallCost, Cost, Phase, UPDATE_LIMIT, cost_table};
 
 use std::time::Duration;
@@ -55,6 +55,8 @@ pub enum Event<'a> {
         id: TokenId,
         /// Its text, empty while a character is incomplete.
         text: &'a str,
+        /// With `logprobs`: its own log probability, and after it those of the likeliest tokens in its place.
+        logprobs: &'a [TokenLogprob],
     },
     /// An update call to the canister ended.
     Call {
@@ -184,11 +186,12 @@ pub trait Backend {
     /// If the input cannot be tokenized or does not fit the model's context.
     fn start(&mut self, input: &Input, options: &SessionOptions) -> Result<()>;
 
-    /// Begins a session with a conversation; if it goes on from that of the present session, what was computed is kept.
+    /// Begins a session in place of an earlier one, and keeps what was computed of the tokens with which both begin. Its
+    /// results are those of a session that was started.
     ///
     /// # Errors
     /// As for `start`.
-    fn converse(&mut self, messages: &[ChatMessage], options: &SessionOptions) -> Result<()>;
+    fn restart(&mut self, input: &Input, options: &SessionOptions) -> Result<()>;
 
     /// Generates until the session finishes.
     ///

@@ -1,5 +1,6 @@
 //! The model in this process: mapped weights, threads, vector instructions.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -11,6 +12,8 @@ use model_core::profile::{Counter, Spent};
 use model_core::prompt::{self, InputOptions};
 use model_core::session::{Session, SessionOptions, Step};
 use model_core::source::ByteSource;
+use serde_json::json;
+use tokio::sync::Mutex;
 
 use super::{Backend, ChatSupport, Event, Generation, Input, Sink, Timings, millis};
 use crate::clock::{nanoseconds, now_seconds};
@@ -18,13 +21,39 @@ use crate::large_pages;
 use crate::options::{ModelArgs, NativeArgs};
 use crate::trace::Trace;
 
-/// A loaded model, its threads and at most one session.
+/// A loaded model and at most one session.
 pub struct NativeBackend {
-    pool: rayon::ThreadPool,
-    model: Model,
+    loaded: Arc<Loaded>,
+    /// In place of the model's own template.
+    chosen: Option<ChatTemplate>,
     session: Option<Session>,
     load: Duration,
     trace: Option<Trace>,
+}
+
+/// What several backends can share.
+#[derive(Debug)]
+pub struct Loaded {
+    pool: rayon::ThreadPool,
+    model: Model,
+    /// Held for the time of a step: sessions take turns, in the order in which they ask. Side by side they would only
+    /// divide the threads and the memory's speed.
+    turn: Mutex<()>,
+}
+
+impl Loaded {
+    /// The model.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    fn step(&self, session: &mut Session, tracer: Option<&mut Tracer>) -> Result<Step, model_core::Error> {
+        let _turn = self.turn.blocking_lock();
+        self.pool.install(|| match tracer {
+            Some(tracer) => tracer.step(session, &self.model),
+            None => session.step(&self.model, &mut Unlimited),
+        })
+    }
 }
 
 impl NativeBackend {
@@ -51,24 +80,50 @@ impl NativeBackend {
         let start = Instant::now();
         let options = LoadOptions { advise: Some(large_pages::ask), ..options };
         let model = pool.install(|| Model::load(source, &options))?;
-        Ok(Self { pool, model, session: None, load: start.elapsed(), trace: None })
+        let loaded = Arc::new(Loaded { pool, model, turn: Mutex::new(()) });
+        Ok(Self { loaded, chosen: None, session: None, load: start.elapsed(), trace: None })
+    }
+
+    /// Another conversation with the same model and chat template; the weights are shared.
+    pub fn another(&self) -> Self {
+        let (loaded, chosen) = (Arc::clone(&self.loaded), self.chosen.clone());
+        Self { loaded, chosen, session: None, load: self.load, trace: None }
     }
 
     /// The model.
     pub fn model(&self) -> &Model {
-        &self.model
+        &self.loaded.model
+    }
+
+    /// What is shared.
+    pub fn loaded(&self) -> Arc<Loaded> {
+        Arc::clone(&self.loaded)
+    }
+
+    /// Whether the chat template shows tools to the model; if not, it would never hear of them.
+    pub fn shows_tools(&self) -> bool {
+        let function =
+            json!({ "name": "probe", "description": "", "parameters": { "type": "object", "properties": {} } });
+        let tools = vec![json!({ "type": "function", "function": function })];
+        let messages = [ChatMessage::new("user", "Hello")];
+        let prompt = |tools| self.conversation(&messages, &InputOptions { tools, ..InputOptions::default() });
+        match (prompt(tools), prompt(Vec::new())) {
+            (Ok(with), Ok(without)) => with != without,
+            // A template that refuses this is not known to hide them.
+            _ => true,
+        }
     }
 
     /// What computes: kernel, threads and residency of the weights.
     pub fn describe(&self) -> String {
-        let threads = self.pool.current_num_threads();
+        let threads = self.loaded.pool.current_num_threads();
         let plural = if threads == 1 { "" } else { "s" };
-        format!("{}, {threads} thread{plural}, {}", self.model.kernel().name(), self.model.residency().name())
+        format!("{}, {threads} thread{plural}, {}", self.model().kernel().name(), self.model().residency().name())
     }
 
     /// Runs `work` on the backend's threads.
     pub fn install<T: Send>(&self, work: impl FnOnce(&Model) -> T + Send) -> T {
-        self.pool.install(|| work(&self.model))
+        self.loaded.pool.install(|| work(self.model()))
     }
 
     /// Works up to the next token; how far `counter` came, and on what.
@@ -77,8 +132,8 @@ impl NativeBackend {
     /// Without a session that goes on, or if the model fails.
     pub fn profile_token(&mut self, counter: Counter) -> Result<(u64, Vec<Spent>)> {
         let session = self.session.as_mut().context("no session has been started")?;
-        let model = &self.model;
-        self.pool.install(|| {
+        let Loaded { pool, model, .. } = self.loaded.as_ref();
+        pool.install(|| {
             session.set_profile(Some(counter));
             while !matches!(session.step(model, &mut Unlimited)?, Step::Token { .. } | Step::Finished(_)) {}
             let (started, ended) = session.profile().range().unwrap_or_default();
@@ -93,15 +148,12 @@ impl NativeBackend {
         let history = session.tokens().len();
         let mut clock = Clock::new(history - session.cached_tokens(), millis(self.load));
         loop {
-            let step = self.pool.install(|| match &mut tracer {
-                Some(tracer) => tracer.step(session, &self.model),
-                None => session.step(&self.model, &mut Unlimited),
-            })?;
-            match step {
+            match self.loaded.step(session, tracer.as_deref_mut())? {
                 Step::Prefill { done, total } => sink(Event::Prefill { done, total })?,
                 Step::Token { id, piece, .. } => {
                     clock.token();
-                    sink(Event::Token { id, text: &piece })?;
+                    let logprobs = session.logprobs().last().unwrap_or_default();
+                    sink(Event::Token { id, text: &piece, logprobs })?;
                 }
                 Step::Finished(finish_reason) => {
                     return Ok(Generation {
@@ -126,7 +178,7 @@ impl NativeBackend {
     }
 
     fn first_tokens(&self, input: &Input, options: &InputOptions) -> Result<Vec<TokenId>> {
-        let tokenizer = &self.model.tokenizer;
+        let tokenizer = &self.model().tokenizer;
         Ok(match input {
             Input::Text(text) => prompt::text(tokenizer, text, options.parse_special)?,
             Input::Messages(messages) => self.conversation(messages, options)?,
@@ -135,9 +187,13 @@ impl NativeBackend {
     }
 
     fn conversation(&self, messages: &[ChatMessage], options: &InputOptions) -> Result<Vec<TokenId>> {
-        let template = self.model.chat.as_ref().context("the model has no chat template")?;
+        let template = self.template().context("the model has no chat template")?;
         let variables = options.variables(Some(now_seconds()));
-        Ok(prompt::conversation(&self.model.tokenizer, template, messages, &variables)?)
+        Ok(prompt::conversation(&self.model().tokenizer, template, messages, &variables)?)
+    }
+
+    fn template(&self) -> Option<&ChatTemplate> {
+        self.chosen.as_ref().or(self.model().chat.as_ref())
     }
 }
 
@@ -147,7 +203,7 @@ impl Backend for NativeBackend {
     }
 
     fn chat_support(&self) -> ChatSupport {
-        match self.model.chat.as_ref().map(ChatTemplate::guessed) {
+        match self.template().map(ChatTemplate::guessed) {
             None => ChatSupport::None,
             Some(None) => ChatSupport::Template,
             Some(Some(name)) => ChatSupport::Guessed(name.to_owned()),
@@ -155,21 +211,22 @@ impl Backend for NativeBackend {
     }
 
     fn choose_chat_template(&mut self, template: &str) -> Result<()> {
-        self.model.chat = Some(ChatTemplate::chosen(template, &self.model.tokenizer)?);
+        self.chosen = Some(ChatTemplate::chosen(template, &self.model().tokenizer)?);
         Ok(())
     }
 
     fn start(&mut self, input: &Input, options: &SessionOptions) -> Result<()> {
         let prompt = self.first_tokens(input, &options.input)?;
-        self.session = Some(Session::new(&self.model, prompt, options.clone())?);
+        self.session = Some(Session::new(self.model(), prompt, options.clone())?);
         Ok(())
     }
 
-    fn converse(&mut self, messages: &[ChatMessage], options: &SessionOptions) -> Result<()> {
-        let prompt = self.conversation(messages, &options.input)?;
+    fn restart(&mut self, input: &Input, options: &SessionOptions) -> Result<()> {
+        let prompt = self.first_tokens(input, &options.input)?;
+        let model = &self.loaded.model;
         match &mut self.session {
-            Some(session) => session.restart(&self.model, prompt, options.clone())?,
-            None => self.session = Some(Session::new(&self.model, prompt, options.clone())?),
+            Some(session) => session.restart(model, prompt, options.clone())?,
+            None => self.session = Some(Session::new(model, prompt, options.clone())?),
         }
         Ok(())
     }

@@ -217,13 +217,12 @@ impl Backend for ShimBackend {
         Ok(())
     }
 
-    /// The session begins anew with the whole conversation; the canister keeps what it has computed of it.
-    fn converse(&mut self, messages: &[ChatMessage], options: &SessionOptions) -> Result<()> {
-        let input = Input::Messages(messages.to_vec());
+    /// The session begins anew with the whole input; the canister keeps what it has computed of it.
+    fn restart(&mut self, input: &Input, options: &SessionOptions) -> Result<()> {
         let Some(session_id) = self.session.as_ref().map(|session| session.id) else {
-            return self.start(&input, options);
+            return self.start(input, options);
         };
-        let (input, options) = (session_input(&input)?, session_options(options)?);
+        let (input, options) = (session_input(input)?, session_options(options)?);
         let arg = api::SessionRestartArg { session_id, input, options };
         let (restarted, cost): (api::SessionRestartOk, _) = self.client.update("session_restart", &arg)?;
         add_to_phase(&mut self.phases, "prompt", &cost);
@@ -383,12 +382,21 @@ fn session_input(input: &Input) -> Result<api::SessionInput> {
 }
 
 fn chat_message(message: &ChatMessage) -> Result<api::ChatMessage> {
-    let text = api::MessageText { content: message.content.clone() };
-    Ok(match message.role.as_str() {
-        "system" => api::ChatMessage::System(text),
-        "user" => api::ChatMessage::User(text),
-        "assistant" => api::ChatMessage::Assistant(text),
-        role => bail!("the command sends no messages of the role {role:?} to the canister"),
+    let content = message.content.clone();
+    let named = |name: &str| message.more.get(name).and_then(|value| value.as_str()).map(str::to_owned);
+    let calls = message.more.get("tool_calls");
+    Ok(match (message.role.as_str(), calls) {
+        ("system", _) => api::ChatMessage::System(api::MessageText { content }),
+        ("user", _) => api::ChatMessage::User(api::MessageText { content }),
+        ("assistant", Some(calls)) => {
+            api::ChatMessage::AssistantToolCalls(api::ToolCalls { content, tool_calls: calls.to_string() })
+        }
+        ("assistant", None) => api::ChatMessage::Assistant(api::MessageText { content }),
+        ("tool", _) => {
+            let (tool_call_id, name) = (named("tool_call_id"), named("name"));
+            api::ChatMessage::Tool(api::ToolAnswer { content, tool_call_id, name })
+        }
+        (role, _) => bail!("the command sends no messages of the role {role:?} to the canister"),
     })
 }
 

@@ -9,7 +9,7 @@ use model_core::session::{FinishReason, SessionOptions};
 use model_core::tokenizer::Tokenizer;
 
 use super::run::{self, GenerateArgs};
-use crate::backend::{Backend, ChatSupport, Event, Generation, no_chat_template};
+use crate::backend::{Backend, ChatSupport, Event, Generation, Input, no_chat_template};
 use crate::interrupt::{Interrupted, Interrupts};
 use crate::options::ModelArgs;
 use crate::output::{self, Output, grouped, short};
@@ -154,7 +154,7 @@ impl<'a> Chat<'a> {
     }
 
     fn answer(&mut self) -> Result<(String, FinishReason)> {
-        self.backend.converse(&self.messages, &self.options)?;
+        self.backend.restart(&Input::Messages(self.messages.clone()), &self.options)?;
         let (watched, output, mut shown) = (self.interrupts.watch(), self.output, String::new());
         let generated = self.backend.generate(&mut |event| {
             run::show(&event, false, output)?;
@@ -204,8 +204,8 @@ mod tests {
     use model_core::sample::Sampling;
 
     use super::*;
+    use crate::backend::Sink;
     use crate::backend::native::NativeBackend;
-    use crate::backend::{Input, Sink};
 
     /// Keeps every answer of a native backend, and what each conversation was.
     struct Recorder {
@@ -246,9 +246,10 @@ mod tests {
             panic!("a chat holds conversations")
         }
 
-        fn converse(&mut self, messages: &[ChatMessage], options: &SessionOptions) -> Result<()> {
-            self.conversations.push(messages.to_vec());
-            self.native.converse(messages, options)
+        fn restart(&mut self, input: &Input, options: &SessionOptions) -> Result<()> {
+            let Input::Messages(messages) = input else { panic!("a chat holds conversations") };
+            self.conversations.push(messages.clone());
+            self.native.restart(input, options)
         }
 
         fn generate(&mut self, sink: Sink<'_>) -> Result<Generation> {

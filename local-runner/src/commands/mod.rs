@@ -10,5 +10,6 @@ pub mod perplexity;
 pub mod quantize;
 pub mod replica;
 pub mod run;
+pub mod serve;
 pub mod shim;
 pub mod tokenize;

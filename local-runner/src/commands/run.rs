@@ -235,7 +235,7 @@ pub fn show(event: &Event<'_>, stream: bool, output: Output) -> Result<()> {
     if stream {
         return output.json_line(&match event {
             Event::Prefill { done, total } => Line::Prefill { done: *done, total: *total },
-            Event::Token { id, text } => Line::Token { id: *id, text },
+            Event::Token { id, text, .. } => Line::Token { id: *id, text },
             Event::Call { index, cost, tokens, text } => Line::Call(CallLine { index: *index, cost, tokens, text }),
         });
     }

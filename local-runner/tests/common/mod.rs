@@ -1,9 +1,10 @@
 //! Runs the `icllama` command on small models.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
 
 pub mod endpoint;
 pub mod hub;
+pub mod running;
 
 use std::io::Write;
 use std::path::PathBuf;

@@ -1,0 +1,196 @@
+//! `icllama serve`: a local server with OpenAI's API.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use local_runner::http::{Listener, Server};
+use model_core::session::SessionOptions;
+use serde::Serialize;
+
+use crate::backend::native::NativeBackend;
+use crate::backend::{Backend, ChatSupport, NATIVE_PREFILL_BATCH, no_chat_template};
+use crate::chat_options::ChatArgs;
+use crate::interrupt::Interrupts;
+use crate::options::{CacheArgs, ModelArgs, NativeArgs, SamplingArgs, read_text};
+use crate::output::{Output, note};
+use crate::serve::{Access, Catalog, Defaults, Site, Slots, Worker};
+
+/// How often signals are looked for.
+const WATCH: Duration = Duration::from_millis(50);
+
+/// Serve a model to programs that speak OpenAI's API: chats, completions, streamed or not.
+///
+/// Point them at http://127.0.0.1:8080/v1. What is served, and what requests may say: docs/serve.md. Runs until Ctrl-C.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Port to listen at; 0 for any that is free.
+    #[arg(long, value_name = "N", default_value_t = 8080)]
+    port: u16,
+    /// Address to listen at. Others than loopback let the whole network in: give an --api-key, too.
+    #[arg(long, value_name = "IP", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    host: IpAddr,
+    /// Key that clients have to send. Repeatable.
+    #[arg(long, value_name = "KEY")]
+    api_key: Vec<String>,
+    /// Read keys from a file, one in each line.
+    #[arg(long, value_name = "FILE")]
+    api_key_file: Option<PathBuf>,
+    /// Let web pages of this origin use the server; * for all. Those of this machine may in any case. Repeatable.
+    #[arg(long, value_name = "ORIGIN")]
+    cors_origin: Vec<String>,
+    /// What clients call the model [default: the file's name].
+    #[arg(short, long, value_name = "NAME")]
+    alias: Option<String>,
+    /// Requests that are answered at a time. Each has a conversation in memory, that of the last request included, whose
+    /// beginning is not computed again.
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
+    parallel: u16,
+    /// Requests that may wait; more are refused.
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    queue: usize,
+    #[command(flatten)]
+    native: NativeArgs,
+    #[command(flatten)]
+    generate: DefaultArgs,
+}
+
+/// What holds where a request says nothing else.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Where a request says nothing else")]
+struct DefaultArgs {
+    /// Generate at most N tokens (per answer) [default: until the context is full].
+    #[arg(short, long, value_name = "N")]
+    n_predict: Option<u32>,
+    /// Obey the control tokens that prompts of completions spell, such as <|im_start|>. In messages they always stay text.
+    #[arg(long)]
+    parse_special: bool,
+    #[command(flatten)]
+    chat: ChatArgs,
+    #[command(flatten)]
+    sampling: SamplingArgs,
+    #[command(flatten)]
+    cache: CacheArgs,
+}
+
+/// What is said at the start.
+#[derive(Debug, Serialize)]
+struct Started<'a> {
+    url: String,
+    model: &'a str,
+    backend: String,
+}
+
+/// The workers and what is known of the model.
+struct Engine {
+    workers: Vec<Worker>,
+    catalog: Catalog,
+    chat: ChatSupport,
+    shows_tools: Option<bool>,
+    description: String,
+}
+
+impl Args {
+    /// Runs the command.
+    pub fn exec(self, output: Output) -> Result<()> {
+        let access = Access::new(&self.keys()?, self.cors_origin.clone());
+        let defaults = self.generate.defaults()?;
+        let interrupts = Interrupts::new().context("cannot handle Ctrl-C")?;
+        let listener = Listener::bind(self.host, self.port)?;
+        let engine = self.native()?;
+        let (slots, threads) = Slots::start(engine.workers, self.queue).context("cannot start the workers")?;
+        let catalog = Arc::new(engine.catalog);
+        let site = Site {
+            catalog: Arc::clone(&catalog),
+            defaults,
+            access,
+            slots: Arc::clone(&slots),
+            no_chat: (!engine.chat.exists()).then(no_chat_template),
+            shows_tools: engine.shows_tools,
+        };
+        let watched = interrupts.watch();
+        let server = Server::start(listener, Arc::new(site)).context("cannot start the server's threads")?;
+        let url = format!("http://{}/v1", server.address());
+        Started { url, model: &catalog.id, backend: engine.description }.print(output)?;
+        while !watched.is_raised() && threads.iter().all(|thread| !thread.is_finished()) {
+            std::thread::sleep(WATCH);
+        }
+        let was_asked = watched.is_raised();
+        // From here on another Ctrl-C ends the program at once.
+        drop(watched);
+        stop(&slots, server, threads);
+        if was_asked { Ok(()) } else { bail!("a worker ended by itself") }
+    }
+
+    fn keys(&self) -> Result<Vec<String>> {
+        let file = self.api_key_file.as_deref().map(read_text).transpose()?;
+        let lines = file.iter().flat_map(|text| text.lines()).map(str::trim).map(str::to_owned);
+        let keys: Vec<_> = self.api_key.iter().cloned().chain(lines).filter(|key| !key.is_empty()).collect();
+        if keys.is_empty() && (self.api_key_file.is_some() || !self.api_key.is_empty()) {
+            bail!("the API key is empty");
+        }
+        Ok(keys)
+    }
+
+    /// Loads the model into this process.
+    fn native(&self) -> Result<Engine> {
+        let mut backend = NativeBackend::load(&self.model, &self.native)?;
+        if let Some(template) = self.generate.chat.template()? {
+            backend.choose_chat_template(&template)?;
+        }
+        let chat = backend.chat_support();
+        if let ChatSupport::Guessed(name) = &chat {
+            note(&format!("The model file has no chat template; its tokens or its name tell of {name}."));
+        }
+        let file_name = self.model.file.model.file_name();
+        let id = self.alias.clone().unwrap_or_else(|| file_name.trim_end_matches(".gguf").to_owned());
+        Ok(Engine {
+            catalog: Catalog::native(id, backend.loaded()),
+            chat,
+            shows_tools: Some(backend.shows_tools()),
+            description: backend.describe(),
+            workers: (0..self.parallel).map(|_| Box::new(backend.another()) as Worker).collect(),
+        })
+    }
+}
+
+/// Ends the answers that are being made, then the connections.
+fn stop(slots: &Slots, server: Server, threads: Vec<JoinHandle<()>>) {
+    slots.stop();
+    for thread in threads {
+        // What it panicked of it has told already.
+        thread.join().ok();
+    }
+    server.stop();
+}
+
+impl DefaultArgs {
+    fn defaults(&self) -> Result<Defaults> {
+        let mut input = self.chat.input()?;
+        input.parse_special = self.parse_special;
+        let options = SessionOptions {
+            max_tokens: self.n_predict.unwrap_or(u32::MAX),
+            sampling: self.sampling.sampling(),
+            kv_cache: self.cache.kv_cache,
+            input,
+            prefill_batch: NATIVE_PREFILL_BATCH,
+            ..SessionOptions::default()
+        };
+        options.validate()?;
+        Ok(Defaults { options, seed: self.sampling.seed() })
+    }
+}
+
+impl Started<'_> {
+    fn print(&self, output: Output) -> Result<()> {
+        output.document(self, |out| {
+            writeln!(out, "server   {}\nmodel    {}\nbackend  {}", self.url, self.model, self.backend)?;
+            writeln!(out, "Ctrl-C ends")
+        })
+    }
+}
