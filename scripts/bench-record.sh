@@ -7,4 +7,6 @@ scripts/prepare.sh
 scripts/fetch-model.sh >/dev/null
 scripts/build-canister.sh >/dev/null
 ICLLAMA_UPDATE=1 cargo test --locked --workspace --test command -- record::of_
-git --no-pager diff --stat -- bench/record
+# What other models would cost follows from the records.
+ICLLAMA_UPDATE=1 cargo test --locked --workspace --test command -- estimate::the_guide
+git --no-pager diff --stat -- bench/record docs/pick-a-model.md

@@ -3,9 +3,11 @@
 mod cli;
 mod cli_canister;
 mod common;
+mod docs;
 mod endpoint;
 mod endpoint_command;
 mod endpoint_gateway;
+mod estimate;
 mod hub;
 mod quantize;
 mod record;
