@@ -1,21 +1,27 @@
 //! The `icllama` command: parse, dispatch, exit code.
 
 mod backend;
+mod candid_json;
 mod chat_options;
 mod clock;
 mod commands;
+mod digest;
+mod exit_code;
 mod hub;
 mod interrupt;
 mod large_pages;
 mod model_file;
+mod network;
 mod new_file;
 mod options;
 mod output;
 mod progress;
 mod quantize;
 mod serve;
+mod settings;
 mod split_file;
 mod trace;
+mod upload;
 
 use std::process::ExitCode;
 
@@ -52,6 +58,11 @@ enum Command {
     Shim(commands::shim::Args),
     Serve(Box<commands::serve::Args>),
     Replica(commands::replica::Args),
+    Upload(commands::upload::Args),
+    Status(commands::status::Args),
+    Sessions(commands::sessions::Args),
+    Logs(commands::logs::Args),
+    Config(commands::config::Args),
 }
 
 fn main() -> ExitCode {
@@ -62,7 +73,7 @@ fn main() -> ExitCode {
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             output::note(&format!("error: {}", describe_error(&error)));
-            ExitCode::FAILURE
+            exit_code::of(&error).into()
         }
     }
 }
@@ -81,6 +92,11 @@ fn dispatch(command: Command, output: Output) -> Result<()> {
         Command::Shim(args) => args.exec(output),
         Command::Serve(args) => args.exec(output),
         Command::Replica(args) => args.exec(output),
+        Command::Upload(args) => args.exec(output),
+        Command::Status(args) => args.exec(output),
+        Command::Sessions(args) => args.exec(output),
+        Command::Logs(args) => args.exec(output),
+        Command::Config(args) => args.exec(output),
     }
 }
 

@@ -66,11 +66,18 @@ pub fn model_name() -> impl TypedValueParser<Value = ModelName> {
 }
 
 /// The model file and how it is read.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct FileArgs {
     /// Model file (GGUF), or hf:OWNER/REPO/FILE.gguf (or FILE.gguf@REVISION) to fetch it from the Hugging Face hub.
     #[arg(value_parser = model_name())]
     pub model: ModelName,
+    #[command(flatten)]
+    pub reading: ReadingArgs,
+}
+
+/// How a model file is read, and what is taken from elsewhere.
+#[derive(Debug, Clone, Args)]
+pub struct ReadingArgs {
     /// Map the file, or read it into the heap first.
     #[arg(long, value_enum, default_value = "mmap")]
     pub load: LoadMode,
@@ -85,14 +92,14 @@ pub struct FileArgs {
 impl FileArgs {
     /// Opens the model file, which is fetched before if it is on the hub.
     pub fn open(&self) -> Result<ModelFile> {
-        Ok(ModelFile::open(&self.model.path()?, self.load)?)
+        Ok(ModelFile::open(&self.model.path()?, self.reading.load)?)
     }
 
     /// Reads the vocabulary alone.
     pub fn load_tokenizer(&self) -> Result<Tokenizer> {
         let source = self.open()?;
         let file = File::read(&source).with_context(|| format!("cannot read {}", self.model))?;
-        Ok(match self.tokenizer.as_deref() {
+        Ok(match self.reading.tokenizer.as_deref() {
             Some(path) => Tokenizer::from_json(&read_bytes(path)?, file.metadata())
                 .with_context(|| format!("cannot use {}", path.display()))?,
             None => Tokenizer::from_gguf(file.metadata())?,
@@ -101,14 +108,43 @@ impl FileArgs {
 }
 
 /// The model and how it is kept in memory.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct ModelArgs {
     #[command(flatten)]
     pub file: FileArgs,
+    #[command(flatten)]
+    pub keeping: KeepingArgs,
+}
+
+/// How a model is kept in memory.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct KeepingArgs {
     /// How four-bit weights are kept in memory: a byte each, half a byte each, or what suits the model and the machine. The
     /// result does not depend on it.
     #[arg(long, value_enum, default_value = "auto")]
     pub residency: ResidencyChoice,
+}
+
+/// The model of a command that can also talk to a deployed canister, which has one.
+#[derive(Debug, Clone, Args)]
+pub struct OptionalModelArgs {
+    /// Model file (GGUF), or hf:OWNER/REPO/FILE.gguf (or FILE.gguf@REVISION) to fetch it from the Hugging Face hub. A deployed
+    /// canister has its own.
+    #[arg(value_parser = model_name(), required_unless_present = "canister")]
+    pub model: Option<ModelName>,
+    #[command(flatten)]
+    pub reading: ReadingArgs,
+    #[command(flatten)]
+    pub keeping: KeepingArgs,
+}
+
+impl OptionalModelArgs {
+    /// The model, if one was named.
+    pub fn given(&self) -> Option<ModelArgs> {
+        let (reading, keeping) = (self.reading.clone(), self.keeping);
+        let file = |model| FileArgs { model, reading };
+        self.model.clone().map(|model| ModelArgs { file: file(model), keeping })
+    }
 }
 
 /// A residency, or the one that suits.
@@ -141,13 +177,13 @@ impl ModelArgs {
 
     /// Whether something else than the file decides what the model is.
     pub fn is_overridden(&self) -> bool {
-        self.file.tokenizer.is_some() || !self.file.override_kv.is_empty()
+        self.file.reading.tokenizer.is_some() || !self.file.reading.override_kv.is_empty()
     }
 
     /// What the loader needs to know.
     pub fn load_options(&self, kernel: Option<Kernel>) -> Result<LoadOptions> {
-        let tokenizer_json = self.file.tokenizer.as_deref().map(read_bytes).transpose()?;
-        let (overrides, residency) = (self.file.override_kv.clone(), self.residency.residency());
+        let tokenizer_json = self.file.reading.tokenizer.as_deref().map(read_bytes).transpose()?;
+        let (overrides, residency) = (self.file.reading.override_kv.clone(), self.keeping.residency.residency());
         Ok(LoadOptions { kernel, overrides, tokenizer_json, residency, ..LoadOptions::default() })
     }
 }

@@ -18,6 +18,21 @@ impl Progress {
         Self::with(label, total, "{msg} {wide_bar} {bytes}/{total_bytes}")
     }
 
+    /// A bar over bytes that are sent, of which some are there already: with rate, time left and a note.
+    pub fn transfer(label: &str, total: u64, there: u64) -> Self {
+        let template = "{msg} {wide_bar} {bytes}/{total_bytes} {binary_bytes_per_sec}, {eta} left {prefix}";
+        let progress = Self::with(label, total, template);
+        progress.bar.set_position(there);
+        // The rate is that of what is sent.
+        progress.bar.reset_eta();
+        progress
+    }
+
+    /// Shows a note beside the bar, if it has a place for one.
+    pub fn annotate(&self, note: &str) {
+        self.bar.set_prefix(note.to_owned());
+    }
+
     /// A bar over a number of `unit`s (plural).
     pub fn count(label: &str, total: u64, unit: &str) -> Self {
         Self::with(label, total, &format!("{{msg}} {{wide_bar}} {{pos}}/{{len}} {unit}"))
@@ -26,7 +41,7 @@ impl Progress {
     fn with(label: &str, total: u64, template: &str) -> Self {
         let target = if stderr_is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(Some(total), target);
-        // The templates are the two above; a default bar is fine should one ever not parse.
+        // The templates are those above; a default bar is fine should one ever not parse.
         bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
         bar.set_message(label.to_owned());
         bar.enable_steady_tick(Duration::from_millis(200));

@@ -9,6 +9,7 @@ mod endpoint_command;
 mod endpoint_gateway;
 mod estimate;
 mod hub;
+mod network;
 mod quantize;
 mod record;
 mod serve;

@@ -166,6 +166,6 @@ fn an_interruption_leaves_nothing_behind() {
     assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
     let ended = child.wait_with_output().unwrap();
     let message = String::from_utf8(ended.stderr).unwrap();
-    assert_eq!((ended.status.code(), message.as_str()), (Some(1), "error: interrupted\n"));
+    assert_eq!((ended.status.code(), message.as_str()), (Some(130), "error: interrupted\n"));
     assert_eq!(names_in(folder.path()), ["sparse.gguf"]);
 }

@@ -2,15 +2,18 @@
 
 use std::env;
 use std::path::PathBuf;
+use std::str::FromStr;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use model_core::chat::ChatTemplate;
 use model_core::session::SessionOptions;
 
 use super::native::NativeBackend;
+use super::network::NetworkBackend;
 use super::shim::ShimBackend;
 use super::{Backend, ChatSupport, Input};
+use crate::network::{DeployedArgs, Network};
 use crate::options::{ModelArgs, NativeArgs};
 use crate::output::Output;
 
@@ -92,10 +95,11 @@ pub struct ShimArgs {
     /// The canister's wasm [default: $ICLLAMA_WASM, else target/icllama.wasm.gz as scripts/build-canister.sh writes it].
     #[arg(long, value_name = "FILE")]
     pub wasm: Option<PathBuf>,
-    /// Shim backend: instructions after which a call to the canister stops computing [default: the canister's own].
+    /// Canister: instructions after which a call stops computing [default: the canister's own].
     #[arg(long, value_name = "N")]
     pub max_instructions: Option<u64>,
-    /// Shim backend: tokens after which a call stops generating [default: as many as fit].
+    /// Canister: tokens after which a call stops generating [default: as many as fit; of a deployed canister 16, so that the
+    /// answer is seen to grow].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub tokens_per_call: Option<u32>,
 }
@@ -137,6 +141,91 @@ impl BackendArgs {
             BackendKind::Native => Box::new(NativeBackend::load(model, &self.native)?),
             BackendKind::Shim => Box::new(ShimBackend::install(model, &self.shim, output)?),
         })
+    }
+}
+
+/// Where a model runs: here, or in a canister that is deployed somewhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// Here.
+    Here(BackendKind),
+    /// In a deployed canister.
+    Network(Network),
+}
+
+impl FromStr for Place {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Ok(kind) = BackendKind::from_str(text, false) {
+            return Ok(Self::Here(kind));
+        }
+        text.parse().map(Self::Network).map_err(|_: String| {
+            "it must be native (in this process), shim (in the canister's wasm, metered as on the Internet Computer), \
+             or a network with a deployed canister: ic, local or a URL"
+                .to_owned()
+        })
+    }
+}
+
+/// The backend and its options, where it may also be a deployed canister.
+#[derive(Debug, Clone, Args)]
+pub struct AnyBackendArgs {
+    /// Where the model runs: native (in this process, with its threads and the processor's vector instructions), shim (in the
+    /// canister's wasm, metered as on the Internet Computer), or the network on which --canister is deployed: ic, local
+    /// (http://127.0.0.1:4943) or a URL.
+    #[arg(long, value_name = "PLACE", default_value = "native")]
+    pub backend: Place,
+    #[command(flatten)]
+    pub native: NativeArgs,
+    #[command(flatten)]
+    pub shim: ShimArgs,
+    #[command(flatten)]
+    pub deployed: DeployedArgs,
+}
+
+impl AnyBackendArgs {
+    /// The options of a backend that is here.
+    fn here(&self, kind: BackendKind) -> BackendArgs {
+        BackendArgs { backend: kind, native: self.native.clone(), shim: self.shim.clone() }
+    }
+
+    /// Whether the model runs in this process.
+    pub fn is_native(&self) -> bool {
+        self.backend == Place::Here(BackendKind::Native)
+    }
+
+    /// Tokens per batch of a prompt, as for [`BackendArgs::prefill_batch`].
+    pub fn prefill_batch(&self) -> usize {
+        match self.backend {
+            Place::Here(kind) => self.here(kind).prefill_batch(),
+            Place::Network(_) => SessionOptions::default().prefill_batch,
+        }
+    }
+
+    /// Starts the backend; with the model, unless a deployed canister has it.
+    ///
+    /// # Errors
+    /// If the model cannot be loaded, the canister cannot be reached, or the options do not go with the backend.
+    pub fn open(&self, model: Option<&ModelArgs>, output: Output) -> Result<Box<dyn Backend>> {
+        let network = match &self.backend {
+            Place::Here(kind) => {
+                let model = model.context("no model given; name one, or the network of --canister with --backend")?;
+                return self.here(*kind).open(model, output);
+            }
+            Place::Network(network) => network,
+        };
+        if self.native.is_set() || self.shim.wasm.is_some() || model.is_some_and(ModelArgs::is_overridden) {
+            bail!(
+                "a deployed canister has its own model and code: --threads, --kernel, --wasm, --tokenizer and --override-kv \
+                 do not go with --backend {network}"
+            );
+        }
+        let mut backend = NetworkBackend::open(self.deployed.connect(network)?, &self.shim)?;
+        if let Some(model) = model {
+            backend.check_model(&model.open()?)?;
+        }
+        Ok(Box::new(backend))
     }
 }
 

@@ -1,31 +1,18 @@
-//! The canister's methods as typed calls through the shim, each call with its cost. Knows the candid
-//! interface and nothing of generating text.
-
-use std::time::Instant;
+//! The canister's methods as typed calls, each with its cost. How calls get there is a [`Transport`]'s affair. Knows the
+//! candid interface and nothing of generating text.
 
 use anyhow::{Context, Result, anyhow, bail};
-use candid::{CandidType, Principal};
+use candid::CandidType;
 use canister::api;
-use local_runner::shim::costs::PageCharges;
-use local_runner::shim::mode::Mode;
-use local_runner::shim::{CallReport, Config, InstallMode, MessageReport, Replica};
 use model_core::TokenId;
 use model_core::sample::TokenLogprob;
 use model_core::source::ByteSource;
 use serde::de::DeserializeOwned;
-use sha2::{Digest, Sha256};
 
 use super::cost::CallCost;
-use super::millis;
+use crate::digest::{for_chunks, sha256};
+use crate::exit_code::NotReady;
 use crate::progress::Progress;
-
-/// An installed icllama canister.
-pub struct Client {
-    replica: Replica,
-    canister: Principal,
-    owner: Principal,
-    wasm: Vec<u8>,
-}
 
 /// What an update call answered, and its cost (its token counts are the caller's to fill in).
 pub type Answer<T> = Result<(T, CallCost)>;
@@ -33,36 +20,51 @@ pub type Answer<T> = Result<(T, CallCost)>;
 /// Receives the cost of each call of a longer piece of work, with the name of its phase.
 pub type Spent<'a> = &'a mut dyn FnMut(&'static str, &CallCost);
 
-impl Client {
-    /// Installs the wasm with settings in a fresh shim; returns the cost of the installation.
+/// How calls reach a canister.
+pub trait Transport {
+    /// What the user calls a backend with it.
+    const NAME: &'static str;
+    /// Whether answers are shown as they come; otherwise a line for each call is.
+    const IS_STREAMING: bool;
+    /// Whether the canister is there for others, too, and goes on existing.
+    const IS_ELSEWHERE: bool;
+
+    /// Makes an update call; answers the reply's bytes and what is known of the cost.
     ///
     /// # Errors
-    /// If the module is not accepted or its init traps.
-    pub fn install(wasm: Vec<u8>, config: api::ConfigUpdate) -> Answer<Self> {
-        let mut replica = Replica::new(Config::default())?;
-        let owner = Principal::self_authenticating(b"the owner of the canister");
-        let canister = replica.create_canister([owner]);
-        let mut client = Self { replica, canister, owner, wasm };
-        let arg = api::InitArg { config: Some(config) };
-        let cost = client.install_code(InstallMode::Install, Some(arg))?;
-        Ok((client, cost))
-    }
+    /// If the call is rejected, or cannot be made.
+    fn update(&mut self, method: &'static str, arg: Vec<u8>) -> Answer<Vec<u8>>;
 
-    /// Upgrades the canister to the same wasm.
+    /// Makes a query call.
     ///
     /// # Errors
-    /// If a hook traps.
-    pub fn upgrade(&mut self) -> Result<CallCost> {
-        self.install_code(InstallMode::UPGRADE, None)
+    /// If the call is rejected, or cannot be made.
+    fn query(&mut self, method: &str, arg: Vec<u8>) -> Result<Vec<u8>>;
+
+    /// Adds what the canister itself says of the call's instructions, where nothing better is known.
+    fn complete(&self, _cost: &mut CallCost, _instructions: u64) {}
+
+    /// Upgrades the canister to the same module.
+    ///
+    /// # Errors
+    /// If it cannot be upgraded from here, or a hook traps.
+    fn upgrade(&mut self) -> Result<CallCost>;
+}
+
+/// An icllama canister.
+pub struct Client<T> {
+    transport: T,
+}
+
+impl<T: Transport> Client<T> {
+    /// The canister at the other end.
+    pub fn new(transport: T) -> Self {
+        Self { transport }
     }
 
-    fn install_code(&mut self, mode: InstallMode, arg: Option<api::InitArg>) -> Result<CallCost> {
-        let start = Instant::now();
-        let arg = candid::encode_one(arg).context("cannot encode the installation's argument")?;
-        let report = self.replica.install(self.canister, mode, &self.wasm, &arg, self.owner);
-        let cost = self.cost("install_code", &report, start);
-        report.result.map_err(|reject| anyhow!("the installation was rejected: {reject}"))?;
-        Ok(cost)
+    /// How its calls get there.
+    pub fn transport(&mut self) -> &mut T {
+        &mut self.transport
     }
 
     /// Calls an update method that takes one record.
@@ -75,10 +77,8 @@ impl Client {
         arg: &A,
     ) -> Answer<R> {
         let arg = candid::encode_one(arg).with_context(|| format!("cannot encode the argument of {method}"))?;
-        let start = Instant::now();
-        let report = self.replica.update(self.canister, self.owner, method, &arg);
-        let cost = self.cost(method, &report, start);
-        Ok((decode(method, report)?, cost))
+        let (reply, cost) = self.transport.update(method, arg)?;
+        Ok((result(method, &reply)?, cost))
     }
 
     /// Calls a query method that takes one record.
@@ -87,31 +87,25 @@ impl Client {
     /// If the call is rejected, or the canister answers `Err`.
     pub fn query<A: CandidType, R: CandidType + DeserializeOwned>(&mut self, method: &str, arg: &A) -> Result<R> {
         let arg = candid::encode_one(arg).with_context(|| format!("cannot encode the argument of {method}"))?;
-        decode(method, self.replica.query(self.canister, self.owner, method, &arg))
+        result(method, &self.transport.query(method, arg)?)
     }
 
     /// Calls a query method that takes nothing and refuses nothing.
-    fn read<R: CandidType + DeserializeOwned>(&mut self, method: &str) -> Result<R> {
-        let arg = candid::encode_args(()).with_context(|| format!("cannot encode the argument of {method}"))?;
-        open(method, self.replica.query(self.canister, self.owner, method, &arg))
+    ///
+    /// # Errors
+    /// If the call is rejected.
+    pub fn read<R: CandidType + DeserializeOwned>(&mut self, method: &str) -> Result<R> {
+        value(method, &self.transport.query(method, no_argument()?)?)
     }
 
-    fn cost(&self, method: &'static str, report: &CallReport, start: Instant) -> CallCost {
-        CallCost {
-            method,
-            prompt_tokens: 0,
-            generated_tokens: 0,
-            instructions: report.instructions(),
-            page_instructions: report.page_instructions(),
-            admission_instructions: report.messages.iter().filter(is_admission).map(computing).sum(),
-            cycles: report.cycles(self.replica.config().nodes),
-            wall_ms: millis(start.elapsed()),
-        }
-    }
-
-    /// Changes what pages cost from now on.
-    pub fn change_page_charges(&mut self, charges: PageCharges) {
-        self.replica.change_page_charges(charges);
+    /// Advances a session.
+    ///
+    /// # Errors
+    /// If the call fails.
+    pub fn advance(&mut self, arg: &api::SessionAdvanceArg) -> Answer<api::SessionProgress> {
+        let (progress, mut cost): (api::SessionProgress, _) = self.update("session_advance", arg)?;
+        self.transport.complete(&mut cost, progress.instructions);
+        Ok((progress, cost))
     }
 
     /// Uploads a file in chunks and has the canister check its hash.
@@ -120,7 +114,7 @@ impl Client {
     /// If a call fails, or the canister computes another hash.
     pub fn upload(&mut self, name: &str, source: &dyn ByteSource, spent: Spent<'_>) -> Result<()> {
         let total_bytes = source.len();
-        let arg = api::UploadBeginArg { name: name.to_owned(), total_bytes, sha256: sha256(source)? };
+        let arg = api::UploadBeginArg { name: name.to_owned(), total_bytes, sha256: sha256(source, |_| ())? };
         let (begun, cost): (api::UploadBeginOk, _) = self.update("upload_begin", &arg)?;
         spent("upload", &cost);
         let upload_id = begun.upload_id;
@@ -174,7 +168,7 @@ impl Client {
     /// If the call fails, or no model answers.
     pub fn model_info(&mut self) -> Result<api::ModelInfo> {
         let status: api::ModelStatus = self.read("model_status")?;
-        status.serving.context("the canister serves no model")
+        status.serving.ok_or_else(|| NotReady(unready(&status.load)).into())
     }
 
     /// All tokens of a session.
@@ -205,12 +199,12 @@ impl Client {
         Ok(pages.iter().map(entry).collect())
     }
 
-    fn pages<P: CandidType + DeserializeOwned, T>(
+    fn pages<P: CandidType + DeserializeOwned, Item>(
         &mut self,
         session_id: u64,
         method: &str,
-        unpack: impl Fn(P) -> (Vec<T>, u32),
-    ) -> Result<Vec<T>> {
+        unpack: impl Fn(P) -> (Vec<Item>, u32),
+    ) -> Result<Vec<Item>> {
         let mut all = Vec::new();
         loop {
             let from = u32::try_from(all.len()).context("too many items for one session")?;
@@ -248,49 +242,42 @@ impl Client {
     }
 }
 
-fn is_admission(message: &&MessageReport) -> bool {
-    message.mode == Mode::InspectMessage
-}
-
-/// Instructions besides those for pages.
-fn computing(message: &MessageReport) -> u64 {
-    message.instructions - message.heap.instructions() - message.stable.instructions()
-}
-
-/// Bytes read at a time for the hash of a file.
-const HASH_CHUNK_BYTES: u64 = 8 << 20;
-
-fn sha256(source: &dyn ByteSource) -> Result<Vec<u8>> {
-    let mut hasher = Sha256::new();
-    for_chunks(source, HASH_CHUNK_BYTES, &mut |_, chunk| {
-        hasher.update(chunk);
-        Ok(())
-    })?;
-    Ok(hasher.finalize().to_vec())
-}
-
-/// Gives all bytes to `take`, at most `chunk_bytes` at a time, with their offsets.
-fn for_chunks(source: &dyn ByteSource, chunk_bytes: u64, take: &mut dyn FnMut(u64, &[u8]) -> Result<()>) -> Result<()> {
-    let mut chunk = Vec::new();
-    for offset in (0..source.len()).step_by(usize::try_from(chunk_bytes.max(1))?) {
-        let len = chunk_bytes.max(1).min(source.len() - offset);
-        chunk.resize(usize::try_from(len)?, 0);
-        source.read_at(offset, &mut chunk)?;
-        take(offset, &chunk)?;
+/// Why no model answers.
+pub fn unready(load: &api::LoadState) -> String {
+    match load {
+        api::LoadState::Loading { name, done_bytes, total_bytes } => {
+            format!("the canister is loading {name} ({done_bytes} of {total_bytes} bytes); try again later")
+        }
+        api::LoadState::Failed { message } => format!("the canister's model cannot be loaded: {message}"),
+        api::LoadState::Empty | api::LoadState::Ready => {
+            "the canister has no model; send it one with `icllama upload`".to_owned()
+        }
     }
-    Ok(())
+}
+
+/// The argument of a method that takes nothing.
+///
+/// # Errors
+/// Never; the encoder is fallible.
+pub fn no_argument() -> Result<Vec<u8>> {
+    candid::encode_args(()).context("cannot encode no arguments")
 }
 
 /// The record in a reply, or why the canister gave none.
-fn decode<R: CandidType + DeserializeOwned>(method: &str, report: CallReport) -> Result<R> {
-    let answer: Result<R, api::Error> = open(method, report)?;
+///
+/// # Errors
+/// What the canister answered, or that the reply is of another type.
+pub fn result<R: CandidType + DeserializeOwned>(method: &str, reply: &[u8]) -> Result<R> {
+    let answer: Result<R, api::Error> = value(method, reply)?;
     answer.with_context(|| format!("{method} refused"))
 }
 
-/// The value in a reply, or why there is none.
-fn open<R: CandidType + DeserializeOwned>(method: &str, report: CallReport) -> Result<R> {
-    let reply = report.result.map_err(|reject| anyhow!("{method} was rejected: {reject}"))?;
-    candid::decode_one(&reply).map_err(|_| {
+/// The value in a reply.
+///
+/// # Errors
+/// If it is of another type.
+pub fn value<R: CandidType + DeserializeOwned>(method: &str, reply: &[u8]) -> Result<R> {
+    candid::decode_one(reply).map_err(|_| {
         anyhow!(
             "the canister's {method} replies with another type than this command knows; build both from one version"
         )

@@ -18,15 +18,19 @@ pub struct CallCost {
     pub prompt_tokens: usize,
     /// Tokens the call generated.
     pub generated_tokens: usize,
-    /// Instructions, page charges included.
+    /// Instructions, page charges included. Those of a deployed canister's call are the ones that it counts itself: none of
+    /// decoding the call and encoding its answer.
     pub instructions: u64,
-    /// The part of `instructions` that was charged for first accesses to memory pages.
-    pub page_instructions: u64,
-    /// The part of `instructions` that asking the canister whether it accepts the call took, pages excluded.
-    pub admission_instructions: u64,
-    /// Cycles for the execution of the call.
+    /// The part of `instructions` that was charged for first accesses to memory pages, if it was metered here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub page_instructions: Option<u64>,
+    /// The part of `instructions` that asking the canister whether it accepts the call took, pages excluded, if it was metered
+    /// here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub admission_instructions: Option<u64>,
+    /// Cycles for the call: in the shim for its execution, of a deployed canister an estimate that includes its transmission.
     pub cycles: u128,
-    /// Wall time in milliseconds here; says nothing about the network.
+    /// Wall time in milliseconds; in the shim it says nothing about the network.
     pub wall_ms: f64,
 }
 
@@ -55,8 +59,9 @@ pub struct Cost {
     pub generated_tokens: usize,
     /// Instructions of all calls, page charges included.
     pub instructions: u64,
-    /// The part of `instructions` that was charged for first accesses to memory pages.
-    pub page_instructions: u64,
+    /// The part of `instructions` that was charged for first accesses to memory pages, if they were metered here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub page_instructions: Option<u64>,
     /// Most instructions of one call.
     pub max_call_instructions: u64,
     /// Cycles of all calls.
@@ -72,10 +77,18 @@ impl Cost {
         self.prompt_tokens += call.prompt_tokens;
         self.generated_tokens += call.generated_tokens;
         self.instructions += call.instructions;
-        self.page_instructions += call.page_instructions;
+        self.page_instructions = sum(self.page_instructions, call.page_instructions);
         self.max_call_instructions = self.max_call_instructions.max(call.instructions);
         self.cycles += call.cycles;
         self.wall_ms += call.wall_ms;
+    }
+}
+
+/// The sum of what is known.
+fn sum(one: Option<u64>, other: Option<u64>) -> Option<u64> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one + other),
+        (known, None) | (None, known) => known,
     }
 }
 
@@ -112,7 +125,7 @@ pub fn cost_table(phases: &[Phase]) -> String {
         push_row(&mut table, name, cost);
         total.calls += cost.calls;
         total.instructions += cost.instructions;
-        total.page_instructions += cost.page_instructions;
+        total.page_instructions = sum(total.page_instructions, cost.page_instructions);
         total.max_call_instructions = total.max_call_instructions.max(cost.max_call_instructions);
         total.cycles += cost.cycles;
         total.wall_ms += cost.wall_ms;
@@ -138,7 +151,7 @@ fn push_row(table: &mut String, name: &str, cost: &Cost) {
         "{name:<10} {:>7} {:>16} {:>16} {:>14} {:>17} {:>8.1} s",
         cost.calls,
         short(cost.instructions.into()),
-        short(cost.page_instructions.into()),
+        cost.page_instructions.map_or_else(|| "-".to_owned(), |pages| short(pages.into())),
         short(cost.max_call_instructions.into()),
         grouped(cost.cycles),
         cost.wall_ms / 1e3,
@@ -156,8 +169,8 @@ mod tests {
             prompt_tokens,
             generated_tokens,
             instructions,
-            page_instructions: instructions / 10,
-            admission_instructions: 0,
+            page_instructions: Some(instructions / 10),
+            admission_instructions: Some(0),
             cycles,
             wall_ms: 1.0,
         }

@@ -1,12 +1,19 @@
 //! One conversation with a model, wherever it runs. The commands talk to [`Backend`] only.
 
 mod args;
+mod canister;
 mod client;
+mod convert;
 mod cost;
 pub mod native;
+pub mod network;
 pub mod shim;
 
-pub use args::{BackendArgs, BackendKind, ModeArgs, NATIVE_PREFILL_BATCH, ShimArgs, no_chat_template, wasm_path};
+pub use args::{
+    AnyBackendArgs, BackendArgs, BackendKind, ModeArgs, NATIVE_PREFILL_BATCH, ShimArgs, no_chat_template, wasm_path,
+};
+pub use canister::Plan;
+pub use client::{no_argument, result, unready, value};
 pub use cost::{CallCost, Cost, Phase, UPDATE_LIMIT, cost_table};
 
 use std::time::Duration;
@@ -216,6 +223,19 @@ pub trait Backend {
     /// What was recorded; nothing without [`Backend::record_trace`].
     fn take_trace(&mut self) -> Option<Trace> {
         None
+    }
+
+    /// Whether something is kept elsewhere, which has to be given up before the command ends.
+    fn is_elsewhere(&self) -> bool {
+        false
+    }
+
+    /// Gives up what is kept elsewhere for the session, which ends.
+    ///
+    /// # Errors
+    /// If the backend fails.
+    fn close(&mut self) -> Result<()> {
+        Ok(())
     }
 
     /// Logits of the last computed position, one per vocabulary entry.

@@ -11,7 +11,7 @@ use model_core::tokenizer::Tokenizer;
 use super::run::{self, GenerateArgs};
 use crate::backend::{Backend, ChatSupport, Event, Generation, Input, no_chat_template};
 use crate::interrupt::{Interrupted, Interrupts};
-use crate::options::ModelArgs;
+use crate::options::OptionalModelArgs;
 use crate::output::{self, Output, grouped, short};
 
 const HELP: &str = "/reset begins a new conversation, /exit or Ctrl-D ends; Ctrl-C stops an answer.";
@@ -24,7 +24,7 @@ const HELP: &str = "/reset begins a new conversation, /exit or Ctrl-D ends; Ctrl
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    model: ModelArgs,
+    model: OptionalModelArgs,
     /// System message of the chat; empty for none but the template's own.
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
@@ -41,9 +41,9 @@ impl Args {
         let system = self.system.as_deref().filter(|text| !text.is_empty());
         let stdin = io::stdin();
         let interactive = stdin.is_terminal();
-        let mut chat = Chat::new(backend.as_mut(), system, options, naming, output)?;
-        chat.converse(stdin.lock(), interactive)?;
-        self.generate.finish(backend.as_mut())
+        let done = Chat::new(backend.as_mut(), system, options, naming, output)
+            .and_then(|mut chat| chat.converse(stdin.lock(), interactive));
+        self.generate.finish(backend.as_mut(), done)
     }
 }
 
@@ -156,8 +156,9 @@ impl<'a> Chat<'a> {
     fn answer(&mut self) -> Result<(String, FinishReason)> {
         self.backend.restart(&Input::Messages(self.messages.clone()), &self.options)?;
         let (watched, output, mut shown) = (self.interrupts.watch(), self.output, String::new());
+        let is_streaming = self.backend.is_streaming();
         let generated = self.backend.generate(&mut |event| {
-            run::show(&event, false, output)?;
+            run::show(&event, false, is_streaming, output)?;
             if let Event::Token { text, .. } | Event::Call { text, .. } = event {
                 shown.push_str(text);
             }

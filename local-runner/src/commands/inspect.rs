@@ -45,7 +45,7 @@ impl Args {
     pub fn exec(self, output: Output) -> Result<()> {
         let source = self.model.open()?;
         let mut file = File::read(&source).with_context(|| format!("cannot read {}", self.model.model))?;
-        for (key, value) in &self.model.override_kv {
+        for (key, value) in &self.model.reading.override_kv {
             file.metadata_mut().insert(key, value.clone());
         }
         let report = self.report(&file, ByteSource::len(&source));

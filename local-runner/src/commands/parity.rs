@@ -13,10 +13,12 @@ use serde::Serialize;
 
 use super::run::finish_name;
 use crate::backend::native::NativeBackend;
-use crate::backend::shim::{Plan, ShimBackend};
-use crate::backend::{Backend, Cost, ModeArgs, ShimArgs, millis};
+use crate::backend::network::NetworkBackend;
+use crate::backend::shim::ShimBackend;
+use crate::backend::{Backend, Cost, ModeArgs, Plan, ShimArgs, millis};
 use crate::chat_options::ChatArgs;
 use crate::model_file::ModelFile;
+use crate::network::{DeployedArgs, Network};
 use crate::options::{CacheArgs, GrammarArgs, ModelArgs, ResidencyChoice, SamplingArgs, TextArgs};
 use crate::output::{Output, grouped, short};
 use crate::progress::Progress;
@@ -53,6 +55,12 @@ pub struct Args {
     cache: CacheArgs,
     #[command(flatten)]
     shim: ShimArgs,
+    /// Compare with the model of a deployed canister (--canister) on this network, ic, local or a URL, and not with the shim. It
+    /// has to be the same file.
+    #[arg(long, value_name = "NETWORK", conflicts_with_all = ["native_only", "wasm"], requires = "canister")]
+    deployed: Option<Network>,
+    #[command(flatten)]
+    canister: DeployedArgs,
 }
 
 /// One run, with everything that is compared.
@@ -99,10 +107,20 @@ impl Args {
         let text = self.text.required()?;
         let mut reporter = Reporter { output, reference: None, runs: Vec::new() };
         self.native_runs(&text, &mut reporter)?;
-        if !self.native_only {
-            self.canister_runs(&text, &mut reporter)?;
+        match &self.deployed {
+            Some(network) => self.deployed_run(network, &text, &mut reporter)?,
+            None if self.native_only => {}
+            None => self.canister_runs(&text, &mut reporter)?,
         }
         reporter.verdict()
+    }
+
+    fn deployed_run(&self, network: &Network, text: &str, reporter: &mut Reporter) -> Result<()> {
+        let mut backend = NetworkBackend::open(self.canister.connect(network)?, &self.shim)?;
+        backend.check_model(&self.model.open()?)?;
+        let done = self.one(format!("canister on {network}"), &mut backend, text, &self.options()?, reporter);
+        let closed = backend.close();
+        done.and(closed)
     }
 
     fn options(&self) -> Result<SessionOptions> {

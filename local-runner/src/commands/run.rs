@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use model_core::TokenId;
 use model_core::session::{FinishReason, MAX_LOGPROBS, SessionOptions};
 use model_core::tokenizer::Tokenizer;
@@ -11,10 +11,11 @@ use serde::Serialize;
 
 use super::chat::Chat;
 use super::logprobs::{self, Logprobs};
-use crate::backend::{self, Backend, BackendArgs, BackendKind, CallCost, Event, Generation, ModeArgs, Phase, Timings};
+use crate::backend::{self, AnyBackendArgs, Backend, CallCost, Event, Generation, ModeArgs, Phase, Timings};
 use crate::chat_options::ChatArgs;
+use crate::interrupt::{Interrupted, Interrupts};
 use crate::new_file::NewFile;
-use crate::options::{CacheArgs, GrammarArgs, ModelArgs, SamplingArgs, TextArgs};
+use crate::options::{CacheArgs, GrammarArgs, OptionalModelArgs, SamplingArgs, TextArgs};
 use crate::output::{self, Output};
 use crate::trace::Trace;
 
@@ -22,7 +23,7 @@ use crate::trace::Trace;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    model: ModelArgs,
+    model: OptionalModelArgs,
     #[command(flatten)]
     text: TextArgs,
     #[command(flatten)]
@@ -58,7 +59,7 @@ pub struct GenerateArgs {
     #[command(flatten)]
     cache: CacheArgs,
     #[command(flatten)]
-    backend: BackendArgs,
+    backend: AnyBackendArgs,
     /// Write what was computed when, in every layer of every token, for Chrome's trace viewer or Perfetto. Native backend.
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
@@ -126,14 +127,12 @@ impl Args {
         options.input.parse_special = self.mode.parse_special;
         let naming = self.generate.naming(&self.model)?;
         let mut backend = self.generate.open(&self.model, output)?;
-        match prompt {
-            Some(text) => self.answer(backend.as_mut(), text, &options, naming.as_ref(), output)?,
-            None => {
-                let mut chat = Chat::new(backend.as_mut(), self.mode.system(), options, naming, output)?;
-                chat.converse(io::stdin().lock(), true)?;
-            }
-        }
-        self.generate.finish(backend.as_mut())
+        let done = match prompt {
+            Some(text) => self.answer(backend.as_mut(), text, &options, naming.as_ref(), output),
+            None => Chat::new(backend.as_mut(), self.mode.system(), options, naming, output)
+                .and_then(|mut chat| chat.converse(io::stdin().lock(), true)),
+        };
+        self.generate.finish(backend.as_mut(), done)
     }
 
     fn answer(
@@ -146,7 +145,7 @@ impl Args {
     ) -> Result<()> {
         let input = self.mode.input(&text, &backend.chat_support())?;
         backend.start(&input, options)?;
-        let generation = backend.generate(&mut |event| show(&event, self.stream, output))?;
+        let generation = self.generated(backend, output)?;
         let report = report(backend, &generation, naming)?;
         if self.stream {
             return output.json_line(&Line::Result(report));
@@ -160,6 +159,26 @@ impl Args {
         show_logprobs(&report, output);
         summarize(backend, &generation, output);
         Ok(())
+    }
+}
+
+impl Args {
+    /// The answer, shown as it comes. Ctrl-C ends the command at once, unless a session elsewhere has to be given up first.
+    fn generated(&self, backend: &mut dyn Backend, output: Output) -> Result<Generation> {
+        let (stream, is_streaming) = (self.stream, backend.is_streaming());
+        if !backend.is_elsewhere() {
+            return backend.generate(&mut |event| show(&event, stream, is_streaming, output));
+        }
+        let interrupts = Interrupts::new().context("cannot watch for Ctrl-C")?;
+        let watched = interrupts.watch();
+        backend.generate(&mut |event| {
+            show(&event, stream, is_streaming, output)?;
+            if !watched.is_raised() {
+                return Ok(());
+            }
+            output.line("")?;
+            bail!(Interrupted)
+        })
     }
 }
 
@@ -187,20 +206,25 @@ impl GenerateArgs {
     ///
     /// # Errors
     /// If the vocabulary cannot be read.
-    pub fn naming(&self, model: &ModelArgs) -> Result<Option<Tokenizer>> {
-        self.logprobs.map(|_| model.file.load_tokenizer()).transpose()
+    pub fn naming(&self, model: &OptionalModelArgs) -> Result<Option<Tokenizer>> {
+        let tokenizer = || {
+            let model =
+                model.given().context("--logprobs needs the model file, too: it has the names of the tokens")?;
+            model.file.load_tokenizer()
+        };
+        self.logprobs.map(|_| tokenizer()).transpose()
     }
 
     /// Starts the backend with the model.
     ///
     /// # Errors
     /// If the model cannot be loaded, or the options do not go with the backend.
-    pub fn open(&self, model: &ModelArgs, output: Output) -> Result<Box<dyn Backend>> {
-        if self.trace.is_some() && self.backend.backend == BackendKind::Shim {
+    pub fn open(&self, model: &OptionalModelArgs, output: Output) -> Result<Box<dyn Backend>> {
+        if self.trace.is_some() && !self.backend.is_native() {
             bail!("--trace needs --backend native");
         }
         let template = self.chat.template()?;
-        let mut backend = self.backend.open(model, output)?;
+        let mut backend = self.backend.open(model.given().as_ref(), output)?;
         if let Some(template) = template {
             backend.choose_chat_template(&template)?;
         }
@@ -210,11 +234,14 @@ impl GenerateArgs {
         Ok(backend)
     }
 
-    /// Writes what is to be written after the last answer.
+    /// Gives up the session, and writes what is to be written after the last answer, if all went well before.
     ///
     /// # Errors
-    /// If the trace cannot be written.
-    pub fn finish(&self, backend: &mut dyn Backend) -> Result<()> {
+    /// What went wrong before, or that the trace cannot be written.
+    pub fn finish(&self, backend: &mut dyn Backend, done: Result<()>) -> Result<()> {
+        let closed = backend.close();
+        done?;
+        closed?;
         match (&self.trace, backend.take_trace()) {
             (Some(path), Some(trace)) => write_trace(path, &trace),
             _ => Ok(()),
@@ -230,8 +257,8 @@ fn write_trace(path: &Path, trace: &Trace) -> Result<()> {
     Ok(file.finish()?)
 }
 
-/// Shows an event while generating: pieces of text as they come natively, a line per call in the canister.
-pub fn show(event: &Event<'_>, stream: bool, output: Output) -> Result<()> {
+/// Shows an event while generating: pieces of text as they come if the backend is streaming, else a line per call.
+pub fn show(event: &Event<'_>, stream: bool, is_streaming: bool, output: Output) -> Result<()> {
     if stream {
         return output.json_line(&match event {
             Event::Prefill { done, total } => Line::Prefill { done: *done, total: *total },
@@ -242,6 +269,10 @@ pub fn show(event: &Event<'_>, stream: bool, output: Output) -> Result<()> {
     match event {
         Event::Prefill { done, total } => output.log(|| format!("prompt: {done} of {total} tokens")),
         Event::Token { text, .. } => output.piece(text)?,
+        Event::Call { index, cost, text, .. } if is_streaming => {
+            output.piece(text)?;
+            output.log(|| cost.live_line(*index, text));
+        }
         Event::Call { .. } if output.is_json() && !output.is_verbose() => {}
         Event::Call { index, cost, text, .. } => output::note(&cost.live_line(*index, text)),
     }

@@ -40,15 +40,18 @@ pub fn tiny() -> Tiny {
     Tiny::new(&TinyLlama::default())
 }
 
+/// The command, deaf to what the environment says.
+pub fn command(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_icllama"));
+    command.args(args);
+    for variable in ["ICLLAMA_WASM", "ICLLAMA_CANISTER", "ICLLAMA_NETWORK", "ICLLAMA_IDENTITY"] {
+        command.env_remove(variable);
+    }
+    command
+}
+
 pub fn icllama_with_stdin(args: &[&str], stdin: &str) -> Output {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_icllama"))
-        .args(args)
-        .env_remove("ICLLAMA_WASM")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = command(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     // A command that needs no stdin may be gone before all is written.
     let _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
     child.wait_with_output().unwrap()

@@ -113,7 +113,7 @@ impl Measurement<'_> {
     fn generation(&mut self) -> Result<()> {
         let weights = self.backend.model_info()?.weights_per_token as f64;
         let short = self.course(SHORT, SHORT_TOKENS)?.tokens;
-        let pages = short.page_instructions as f64;
+        let pages = short.page_instructions.unwrap_or_default() as f64;
         let each = computing(&short) / f64::from(SHORT_TOKENS);
         let tokens = ((UPDATE_LIMIT as f64 - pages) / each).floor();
         self.add("token at up to 64 positions: instructions, pages excluded", each);
@@ -216,5 +216,5 @@ impl Measurement<'_> {
 
 /// Instructions besides those for pages.
 fn computing(cost: &Cost) -> f64 {
-    (cost.instructions - cost.page_instructions) as f64
+    (cost.instructions - cost.page_instructions.unwrap_or_default()) as f64
 }

@@ -84,7 +84,7 @@ impl Args {
     fn config(&self) -> Result<Config> {
         let path = &self.model.file.model;
         let mut file = File::read(&self.model.open()?).with_context(|| format!("cannot read {path}"))?;
-        for (key, value) in &self.model.file.override_kv {
+        for (key, value) in &self.model.file.reading.override_kv {
             file.metadata_mut().insert(key, value.clone());
         }
         Config::from_gguf(&file).with_context(|| format!("cannot read {path}"))

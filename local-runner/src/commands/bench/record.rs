@@ -4,7 +4,6 @@
 //! line is a figure with one value per date; a value is empty where the figure was not measured.
 
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 use std::{fs, io};
 
 use anyhow::{Context, Result, bail};
@@ -171,26 +170,6 @@ impl Figure {
     }
 }
 
-/// Today's date, UTC, as `YYYY-MM-DD`.
-pub(super) fn today() -> String {
-    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    date_of_day(seconds / 86_400)
-}
-
-/// The date `days` days after 1970-01-01. The arithmetic is that of Howard Hinnant's `civil_from_days`: years begin in
-/// March, so that the leap day is the last.
-fn date_of_day(days: u64) -> String {
-    let days = days + 719_468;
-    let (era, day) = (days / 146_097, days % 146_097);
-    let year_of_era = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day + 2) / 153;
-    let day = day - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = 400 * era + year_of_era + u64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02}")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -233,11 +212,5 @@ mod tests {
         for text in ["", "name\tx\n", "figure\tx\na\n", "figure\tx\na\tmuch\n"] {
             assert!(Record::parse(text).is_err(), "{text:?}");
         }
-    }
-
-    #[test]
-    fn dates() {
-        let dates = [0, 59, 789, 11_016, 19_782, 20_778].map(date_of_day);
-        assert_eq!(dates, ["1970-01-01", "1970-03-01", "1972-02-29", "2000-02-29", "2024-02-29", "2026-11-21"]);
     }
 }

@@ -11,10 +11,11 @@ use serde::Serialize;
 
 use super::figures::figures;
 use super::profile::{Measured, Part, Profile, Work};
-use super::record::{Record, today};
+use super::record::Record;
 use super::{Args, measure};
 use crate::backend::shim::ShimBackend;
 use crate::backend::{Backend, CallCost, Cost, Input, Phase, UPDATE_LIMIT, cost_table};
+use crate::clock::today;
 use crate::output::{Output, grouped, note, short};
 
 #[derive(Debug, Serialize)]
@@ -45,8 +46,9 @@ impl Args {
         let (prompt, generate) = (phase("prompt"), phase("generate"));
         let tokens = generate.generated_tokens.max(1) as u64;
         let per_token = generate.instructions / tokens;
-        let page_instructions_per_call = generate.page_instructions / generate.calls.max(1);
-        let computing = (generate.instructions - generate.page_instructions) / tokens;
+        let pages = generate.page_instructions.unwrap_or_default();
+        let page_instructions_per_call = pages / generate.calls.max(1);
+        let computing = (generate.instructions - pages) / tokens;
         let report = Report {
             backend: "shim",
             prompt_tokens: prompt.prompt_tokens,
@@ -90,7 +92,8 @@ impl Args {
         }
         let findings = record.compare(&figures);
         let model = &self.model.file.model;
-        let residency = self.model.residency.residency().map(|residency| format!(" --residency {}", residency.name()));
+        let residency =
+            self.model.keeping.residency.residency().map(|residency| format!(" --residency {}", residency.name()));
         let residency = residency.unwrap_or_default();
         let renewal = format!("icllama bench {model} --backend shim{residency} --record {}", path.display());
         if !findings.better.is_empty() {
@@ -174,6 +177,8 @@ fn attribute(metered: &Call, plain: &Call, marked: Call) -> Result<Measured> {
     let overhead = marked_instructions.saturating_sub(plain.progress.instructions);
     let per_reading = overhead / reads.max(1);
     let CallCost { instructions, page_instructions, admission_instructions, .. } = metered.cost;
+    let known = page_instructions.zip(admission_instructions);
+    let (page_instructions, admission_instructions) = known.context("the call was not metered")?;
     let inside = parts.first().map_or(0, |part| part.count) + plain.progress.instructions;
     parts.insert(0, Part::new("admission", admission_instructions, 0));
     let answer = instructions.checked_sub(page_instructions + admission_instructions + inside);

@@ -1,0 +1,154 @@
+//! `icllama status`: what a deployed canister is, has and does.
+
+use std::io::{self, Write};
+
+use anyhow::{Result, bail};
+use candid::Principal;
+use canister::api;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::backend::unready;
+use crate::candid_json::json_of;
+use crate::digest::hex;
+use crate::exit_code::NotReady;
+use crate::network::{Certified, Connection, NetworkArgs, Remote};
+use crate::output::{Output, byte_size};
+
+/// Show what a deployed canister is, has and does.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    network: NetworkArgs,
+    /// Exit with 5 unless a model answers.
+    #[arg(long)]
+    ready: bool,
+}
+
+/// All of it.
+struct Facts {
+    connection: Connection,
+    certified: Certified,
+    info: api::CanisterInfo,
+    model: api::ModelStatus,
+}
+
+#[derive(Debug, Serialize)]
+struct Report<'a> {
+    canister: Principal,
+    network: &'a str,
+    caller: Principal,
+    module_hash: Option<String>,
+    controllers: &'a [Principal],
+    info: Value,
+    ready: bool,
+    model: Value,
+}
+
+impl Args {
+    /// Runs the command.
+    pub fn exec(self, output: Output) -> Result<()> {
+        let connection = self.network.connect()?;
+        let certified = connection.certified()?;
+        if certified.module_hash.is_none() {
+            bail!("canister {} has no module; install it first (docs/deploy.md)", connection.canister());
+        }
+        let remote = Remote::new(connection.clone());
+        let facts = Facts { info: remote.read("version")?, model: remote.read("model_status")?, connection, certified };
+        output.document(&facts.report()?, |out| facts.write(out))?;
+        match &facts.model.serving {
+            None if self.ready => bail!(NotReady(unready(&facts.model.load))),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Facts {
+    fn report(&self) -> Result<Report<'_>> {
+        Ok(Report {
+            canister: self.connection.canister(),
+            network: self.connection.network().url(),
+            caller: self.connection.caller(),
+            module_hash: self.certified.module_hash.as_deref().map(hex),
+            controllers: &self.certified.controllers,
+            info: json_of(&self.info)?,
+            ready: self.model.serving.is_some(),
+            model: json_of(&self.model)?,
+        })
+    }
+
+    fn write(&self, out: &mut dyn Write) -> io::Result<()> {
+        let Self { connection, certified, info, model } = self;
+        writeln!(out, "canister     {} at {}", connection.canister(), connection.network().url())?;
+        let controllers: Vec<_> = certified.controllers.iter().map(Principal::to_text).collect();
+        writeln!(out, "controllers  {}", controllers.join(" "))?;
+        writeln!(out, "caller       {}", connection.caller())?;
+        let module = certified.module_hash.as_deref().map(hex).unwrap_or_default();
+        writeln!(out, "version      {}, module sha256 {module}", info.version)?;
+        write_model(out, model)?;
+        if let Some(upload) = &model.upload {
+            writeln!(out, "upload       {}", upload_line(upload))?;
+        }
+        if let Some(rejected) = &model.rejected {
+            writeln!(out, "rejected     {}: {}", rejected.model.name, rejected.message)?;
+        }
+        writeln!(out, "memory       {} heap, {} stable", byte_size(model.heap_bytes), byte_size(model.stable_bytes))
+    }
+}
+
+fn write_model(out: &mut dyn Write, status: &api::ModelStatus) -> io::Result<()> {
+    let Some(model) = &status.serving else {
+        return writeln!(out, "model        none answers: {}", unready(&status.load));
+    };
+    writeln!(
+        out,
+        "model        {}, {}, sha256 {}",
+        model.file.name,
+        byte_size(model.file.bytes),
+        hex(&model.file.sha256)
+    )?;
+    writeln!(
+        out,
+        "             {}, {} layers of {}, vocabulary {}, context {}; {}, {} packed, {} bits of keys and values",
+        model.architecture,
+        model.layers,
+        model.dim,
+        model.vocab_size,
+        model.context_length,
+        model.residency,
+        byte_size(model.packed_bytes),
+        model.kv_cache_bits
+    )
+}
+
+/// An upload that is going on.
+fn upload_line(upload: &api::UploadStatus) -> String {
+    let share = upload.received_bytes as f64 * 100.0 / upload.total_bytes.max(1) as f64;
+    let doing = match upload.state {
+        api::UploadState::Receiving => "waits for more",
+        api::UploadState::Verifying { .. } => "is being verified",
+        api::UploadState::HashMismatch => "has another hash than announced",
+    };
+    let (received, total) = (byte_size(upload.received_bytes), byte_size(upload.total_bytes));
+    format!("{}: {received} of {total} ({share:.0} %) arrived, {doing}", upload.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_upload_is_told_with_its_share() {
+        let upload = api::UploadStatus {
+            upload_id: 1,
+            name: "x.gguf".to_owned(),
+            total_bytes: 4 << 20,
+            sha256: Vec::new(),
+            received_bytes: 1 << 20,
+            state: api::UploadState::Receiving,
+            missing: Vec::new(),
+            missing_next: None,
+        };
+        assert_eq!(upload_line(&upload), "x.gguf: 1.0 MiB of 4.0 MiB (25 %) arrived, waits for more");
+    }
+}
