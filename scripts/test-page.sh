@@ -37,5 +37,5 @@ for _ in $(seq 600); do
   sleep 0.1
 done
 [[ -n "${url:-}" ]] || fail "the replica did not start"
-node "$work/chat.mjs" "$url" "$(told canister_id)" "$model" "$work"
+ICLLAMA="$(realpath "$icllama")" node "$work/chat.mjs" "$url" "$(told canister_id)" "$model" "$work"
 echo "pictures: $work/chat.png, $work/chat-phone.png"

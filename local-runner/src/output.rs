@@ -120,6 +120,11 @@ pub fn grouped(number: u128) -> String {
     text
 }
 
+/// A number and what is counted, `1 call` or `1,234 calls`; `thing` is the singular.
+pub fn counted(number: u64, thing: &str) -> String {
+    format!("{} {thing}{}", grouped(number.into()), if number == 1 { "" } else { "s" })
+}
+
 /// A count in the unit that keeps it short: `1.53 B`, `204.3 M`, `17.2 k`.
 pub fn short(number: u128) -> String {
     let value = number as f64;
@@ -160,6 +165,7 @@ mod tests {
         assert_eq!(short(9_999), "9999");
         assert_eq!(short(204_300_000), "204.3 M");
         assert_eq!(short(1_530_000_000), "1.53 B");
+        assert_eq!((counted(1, "call"), counted(1234, "call")), ("1 call".to_owned(), "1,234 calls".to_owned()));
         assert_eq!(byte_size(512), "512 B");
         assert_eq!(byte_size(98_362_432), "93.8 MiB");
     }

@@ -1,15 +1,15 @@
 // The canister's pages through a local endpoint: their certificates as a gateway checks them, then the chat page in
 // Chromium. Fails with a message. Takes pictures.
 // Usage: node chat.mjs ENDPOINT CANISTER MODEL.gguf SCREENSHOT_FOLDER
-//   CANISTER is freshly installed, and controlled by the anonymous principal. CHROMIUM names the browser.
+//   CANISTER is freshly installed, and controlled by the anonymous principal. CHROMIUM names the browser, ICLLAMA the command.
 
 import assert from 'node:assert/strict';
-import { readFile } from 'node:fs/promises';
+import { execFileSync } from 'node:child_process';
 import path from 'node:path';
 import { verifyRequestResponsePair } from '@dfinity/response-verification';
+import { HttpAgent } from '@icp-sdk/core/agent';
 import { Principal } from '@icp-sdk/core/principal';
 import { chromium } from 'playwright-core';
-import { Service } from './service.mjs';
 
 const [endpoint, canister, model, folder] = process.argv.slice(2);
 const { port } = new URL(endpoint);
@@ -123,16 +123,19 @@ async function certified(rootKey, url, status) {
   return whole;
 }
 
-const service = await Service.at(endpoint, canister);
-assert.equal(await certified(service.rootKey, '/health', 503), false);
-await service.take(path.basename(model, '.gguf'), await readFile(model));
+// What the test has the canister do besides chatting, as its controller.
+const icllama = (...args) => execFileSync(process.env.ICLLAMA, [...args, '--canister', canister, '--network', endpoint], { stdio: 'inherit' });
+
+const { rootKey } = await HttpAgent.create({ host: endpoint, shouldFetchRootKey: true });
+assert.equal(await certified(rootKey, '/health', 503), false);
+icllama('upload', model);
 const pages = [['/', 200, true], ['/nothing', 404, true], ['/health', 200, false], ['/metrics', 200, false]];
-for (const [url, status, whole] of pages) assert.equal(await certified(service.rootKey, url, status), whole, url);
+for (const [url, status, whole] of pages) assert.equal(await certified(rootKey, url, status), whole, url);
 
 const browser = await chromium.launch({ executablePath: process.env.CHROMIUM, args: ['--no-sandbox'] });
 try {
   await strangersAreToldWhatToDo(browser);
-  await service.admitAll();
+  icllama('config', 'set', 'generate_access=Authenticated');
   await stopAndBeginAnew(await converse(browser));
   await onAPhone(browser);
 } finally {

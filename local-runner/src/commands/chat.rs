@@ -156,7 +156,7 @@ impl<'a> Chat<'a> {
     fn answer(&mut self) -> Result<(String, FinishReason)> {
         self.backend.restart(&Input::Messages(self.messages.clone()), &self.options)?;
         let (watched, output, mut shown) = (self.interrupts.watch(), self.output, String::new());
-        let is_streaming = self.backend.is_streaming();
+        let is_streaming = run::is_streaming(self.backend, output);
         let generated = self.backend.generate(&mut |event| {
             run::show(&event, false, is_streaming, output)?;
             if let Event::Token { text, .. } | Event::Call { text, .. } = event {
@@ -171,7 +171,7 @@ impl<'a> Chat<'a> {
             }
             Err(error) if error.is::<Interrupted>() => {
                 self.backend.cancel()?;
-                output.line(if self.backend.is_streaming() { "" } else { &shown })?;
+                output.line(if is_streaming { "" } else { &shown })?;
                 output::note("(stopped)");
                 Ok((shown, FinishReason::Cancelled))
             }
@@ -184,7 +184,7 @@ impl<'a> Chat<'a> {
         let output = self.output;
         let report = run::report(self.backend, generation, self.naming.as_ref())?;
         output.json_line(&report)?;
-        output.line(if self.backend.is_streaming() { "" } else { &generation.text })?;
+        output.line(if run::is_streaming(self.backend, output) { "" } else { &generation.text })?;
         run::show_logprobs(&report, output);
         match generation.cost {
             _ if output.is_json() => {}

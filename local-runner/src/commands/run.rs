@@ -151,7 +151,7 @@ impl Args {
             return output.json_line(&Line::Result(report));
         }
         output.document(&report, |out| {
-            if !backend.is_streaming() {
+            if !is_streaming(backend, output) {
                 write!(out, "{}", generation.text)?;
             }
             writeln!(out)
@@ -165,7 +165,7 @@ impl Args {
 impl Args {
     /// The answer, shown as it comes. Ctrl-C ends the command at once, unless a session elsewhere has to be given up first.
     fn generated(&self, backend: &mut dyn Backend, output: Output) -> Result<Generation> {
-        let (stream, is_streaming) = (self.stream, backend.is_streaming());
+        let (stream, is_streaming) = (self.stream, is_streaming(backend, output));
         if !backend.is_elsewhere() {
             return backend.generate(&mut |event| show(&event, stream, is_streaming, output));
         }
@@ -257,7 +257,12 @@ fn write_trace(path: &Path, trace: &Trace) -> Result<()> {
     Ok(file.finish()?)
 }
 
-/// Shows an event while generating: pieces of text as they come if the backend is streaming, else a line per call.
+/// Whether the text is shown as it comes. Where details are asked for of a deployed canister, there is a line per call instead.
+pub fn is_streaming(backend: &dyn Backend, output: Output) -> bool {
+    backend.is_streaming() && !(backend.is_elsewhere() && output.is_verbose())
+}
+
+/// Shows an event while generating: pieces of text as they come, or a line per call.
 pub fn show(event: &Event<'_>, stream: bool, is_streaming: bool, output: Output) -> Result<()> {
     if stream {
         return output.json_line(&match event {
@@ -269,10 +274,7 @@ pub fn show(event: &Event<'_>, stream: bool, is_streaming: bool, output: Output)
     match event {
         Event::Prefill { done, total } => output.log(|| format!("prompt: {done} of {total} tokens")),
         Event::Token { text, .. } => output.piece(text)?,
-        Event::Call { index, cost, text, .. } if is_streaming => {
-            output.piece(text)?;
-            output.log(|| cost.live_line(*index, text));
-        }
+        Event::Call { text, .. } if is_streaming => output.piece(text)?,
         Event::Call { .. } if output.is_json() && !output.is_verbose() => {}
         Event::Call { index, cost, text, .. } => output::note(&cost.live_line(*index, text)),
     }

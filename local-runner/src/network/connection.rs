@@ -66,9 +66,7 @@ impl Connection {
         };
         let builder = Agent::builder().with_url(network.url()).with_arc_identity(signer.identity);
         let agent = builder.with_ingress_expiry(EXPIRY).build().map_err(unreachable)?;
-        if !network.is_mainnet() {
-            runtime.block_on(fetch_root_key(&agent, &patience)).map_err(unreachable)?;
-        }
+        runtime.block_on(greet(&agent, network, &patience)).map_err(unreachable)?;
         let (network, caller, retries) = (network.clone(), signer.principal, AtomicU64::new(0));
         Ok(Self { inner: Arc::new(Inner { runtime, agent, network, canister, caller, patience, retries }) })
     }
@@ -266,10 +264,14 @@ fn present<T>(looked_up: Result<T, AgentError>) -> Result<Option<T>, AgentError>
     }
 }
 
-async fn fetch_root_key(agent: &Agent, patience: &Patience) -> Result<(), AgentError> {
+/// Makes sure that something answers, and asks for the root key unless that is known.
+async fn greet(agent: &Agent, network: &Network, patience: &Patience) -> Result<(), AgentError> {
     let mut failures = 0;
     loop {
-        let answer = timeout(QUERY_TIME, agent.fetch_root_key()).await;
+        let answer = timeout(QUERY_TIME, async {
+            if network.is_mainnet() { agent.status().await.map(|_| ()) } else { agent.fetch_root_key().await }
+        });
+        let answer = answer.await;
         let error = match answer {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(error)) => error,

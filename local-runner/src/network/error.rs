@@ -27,9 +27,7 @@ pub enum NetworkError {
         reason: String,
     },
     /// Every attempt failed.
-    #[error(
-        "{method} failed {failures} times, the last time with: {reason}; try again later, it goes on where it ended"
-    )]
+    #[error("{method} failed {failures} times, the last time with: {reason}; try again later")]
     GivenUp {
         /// The method.
         method: String,

@@ -18,7 +18,7 @@ use super::meter::Meter;
 use crate::digest::hex;
 use crate::model_file::ModelFile;
 use crate::network::Remote;
-use crate::output::{Output, byte_size, short};
+use crate::output::{Output, byte_size, counted, short};
 use crate::progress::Progress;
 
 /// How often the canister is asked at first and at last whether it is done.
@@ -165,6 +165,7 @@ impl Job {
     async fn begin(&self) -> Result<api::UploadBeginOk> {
         let Settings { name, sha256, .. } = &self.settings;
         let arg = api::UploadBeginArg { name: name.clone(), total_bytes: self.source.len(), sha256: sha256.clone() };
+        let mut waiting = false;
         loop {
             let refused = match self.remote.updating("upload_begin", &arg).await {
                 Ok(begun) => return Ok(begun),
@@ -178,7 +179,12 @@ impl Job {
                 Some(api::Error::UploadInProgress { .. }) => {
                     return Err(refused.context("with --replace the other upload is given up"));
                 }
-                Some(api::Error::ModelLoading { .. }) => sleep(ASK[1]).await,
+                Some(api::Error::ModelLoading { .. }) => {
+                    if !std::mem::replace(&mut waiting, true) {
+                        self.tell("The canister is loading a model; waiting until it has room for another.")?;
+                    }
+                    sleep(ASK[1]).await;
+                }
                 _ => return Err(refused),
             }
         }
@@ -210,10 +216,10 @@ impl Job {
             bytes => format!("{} of {} are there; ", byte_size(bytes), byte_size(status.total_bytes)),
         };
         self.tell(&format!(
-            "Upload {}: {already}{} to send in {} calls, about {} cycles with verification and loading",
+            "Upload {}: {already}{} to send in {}, about {} cycles with verification and loading",
             status.upload_id,
             byte_size(missing),
-            chunks.len(),
+            counted(chunks.len() as u64, "call"),
             short(estimate.cycles)
         ))
     }
@@ -239,9 +245,9 @@ impl Job {
         let meter = self.meter.borrow();
         let Some(meter) = meter.as_ref().filter(|meter| meter.chunks() > 0) else { return Ok(()) };
         self.tell(&format!(
-            "Sent {} in {} calls and {:.1} s ({}/s); {} had to be sent again",
+            "Sent {} in {} and {:.1} s ({}/s); {} had to be sent again",
             byte_size(meter.sent()),
-            meter.chunks(),
+            counted(meter.chunks(), "call"),
             self.seconds.get(),
             byte_size(meter.rate()),
             self.remote.connection().retries()

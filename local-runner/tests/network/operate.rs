@@ -10,7 +10,8 @@ use canister::api::{
 use ic_agent::identity::AnonymousIdentity;
 
 use super::fixture::Deployed;
-use crate::common::endpoint::{agent, block_on, counter_wasm, options, with_canister};
+use super::proxy::Proxy;
+use crate::common::endpoint::{agent, block_on, counter_wasm, empty, options, with_canister};
 use crate::common::{icllama, json, stdout};
 
 /// A key of Ed25519, and who that is.
@@ -139,4 +140,18 @@ fn a_canister_that_is_not_there_or_has_no_model_is_named() {
     let absent = { absent }.output().unwrap();
     let message = String::from_utf8(absent.stderr).unwrap();
     assert!(absent.status.code() == Some(1) && message.contains("rdmx6-jaaaa-aaaaa-aaadq-cai"), "{message}");
+}
+
+#[test]
+fn answers_that_are_not_certified_by_the_networks_key_are_refused() {
+    let (endpoint, canister) = with_canister(options(None), &counter_wasm());
+    let other = empty(options(None));
+    let proxy = Proxy::pretending(endpoint.address(), other.address());
+    let at = ["--canister", &canister.to_text(), "--network", &proxy.url];
+    for verb in [&["status"][..], &["logs"]] {
+        let output = crate::common::command(&[verb, &at].concat()).output().unwrap();
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(1) && message.contains("verification failed"), "{verb:?}: {message}");
+        assert!(output.stdout.is_empty());
+    }
 }

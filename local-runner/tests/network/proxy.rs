@@ -36,8 +36,17 @@ pub struct Proxy {
 const CHUNK: usize = 100_000;
 
 impl Proxy {
-    /// In front of `upstream`; `fate` decides by the number of the call, `delay` is before chunks. Ends with the process.
+    /// In front of `upstream`; `fate` decides by the number of the request, `delay` is before chunks. Ends with the process.
     pub fn before(upstream: SocketAddr, delay: Duration, fate: fn(usize) -> Fate) -> Self {
+        Self::start(upstream, upstream, delay, fate)
+    }
+
+    /// In front of `upstream`, with the status, and so the root key, of `other`.
+    pub fn pretending(upstream: SocketAddr, other: SocketAddr) -> Self {
+        Self::start(upstream, other, Duration::ZERO, |_| Fate::Pass)
+    }
+
+    fn start(upstream: SocketAddr, status: SocketAddr, delay: Duration, fate: fn(usize) -> Fate) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let log = Arc::<Mutex<Log>>::default();
@@ -46,7 +55,7 @@ impl Proxy {
             for stream in listener.incoming() {
                 let (stream, log) = (stream.unwrap(), Arc::clone(&shared));
                 // A client that leaves in the middle of an answer is its own affair.
-                std::thread::spawn(move || pass(stream, upstream, &log, delay, fate).ok());
+                std::thread::spawn(move || pass(stream, [upstream, status], &log, delay, fate).ok());
             }
         });
         Self { url, log }
@@ -64,7 +73,7 @@ impl Proxy {
 /// One request on a connection, which is then closed.
 fn pass(
     mut client: TcpStream,
-    upstream: SocketAddr,
+    [upstream, status]: [SocketAddr; 2],
     log: &Mutex<Log>,
     delay: Duration,
     fate: fn(usize) -> Fate,
@@ -103,7 +112,7 @@ fn pass(
         log.lock().unwrap().chunks += 1;
         std::thread::sleep(delay);
     }
-    let mut server = TcpStream::connect(upstream)?;
+    let mut server = TcpStream::connect(if head.contains("/status ") { status } else { upstream })?;
     server.write_all(format!("{head}connection: close\r\n\r\n").as_bytes())?;
     server.write_all(&body)?;
     let mut answer = Vec::new();

@@ -2,10 +2,12 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
+use std::time::Duration;
 
 use serde_json::Value;
 
 use super::fixture::Deployed;
+use super::proxy::{Fate, Proxy};
 use crate::common::{command, failure, icllama, icllama_with_stdin, stdout, tiny, usage};
 
 #[test]
@@ -36,6 +38,21 @@ fn a_deployed_canister_says_what_the_native_run_says_and_keeps_no_session() {
     let status = deployed.json(&["status", "--ready"]);
     assert_eq!((&status["ready"], &status["model"]["serving"]["file"]["name"]), (&true.into(), &"tiny.gguf".into()));
     assert_eq!(status["model"]["serving"]["file"]["sha256"].as_str().unwrap().len(), 64);
+}
+
+#[test]
+fn an_answer_that_was_lost_on_its_way_is_not_computed_again() {
+    let (deployed, tiny) = Deployed::with_tiny();
+    let talk = ["run", "-p", "Hello", "-n", "12", "--temp", "0", "--ignore-eos"];
+    let native = stdout(&icllama(&[&talk[..], &[&tiny.path()]].concat()));
+    let proxy = Proxy::before(deployed.endpoint.address(), Duration::ZERO, |number| match number % 3 {
+        0 => Fate::AnswerLost,
+        _ => Fate::Pass,
+    });
+    let id = deployed.canister.to_text();
+    let place = ["--backend", &proxy.url, "--canister", &id, "--tokens-per-call", "4"];
+    assert_eq!(stdout(&icllama(&[&talk[..], &place].concat())), native);
+    assert_eq!(deployed.json(&["sessions", "list", "--all"]), serde_json::json!([]));
 }
 
 #[test]

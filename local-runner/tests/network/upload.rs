@@ -3,7 +3,7 @@
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use canister::api::{Config, ConfigUpdate, UploadBeginArg, UploadBeginOk};
+use canister::api::{Config, ConfigUpdate, UploadBeginArg, UploadBeginOk, UploadChunk, UploadChunkOk};
 use model_core::fixtures::TinyLlama;
 use model_core::gguf::GgmlType;
 use serde_json::Value;
@@ -116,6 +116,22 @@ fn another_files_upload_is_given_up_only_if_that_is_asked_for() {
     let sent = report(&mut upload(&deployed, &proxy, &first, &["--no-wait"]));
     assert_eq!((&sent["stage"], &sent["canister_sha256"]), (&"verifying".into(), &Value::Null), "{sent}");
     assert!(sent["chunks"].as_u64() > Some(5), "{sent}");
+}
+
+#[test]
+fn bytes_that_were_damaged_on_their_way_are_sent_again() {
+    let (deployed, model) = (Deployed::empty(), tiny());
+    let file = std::fs::read(model.path()).unwrap();
+    let (total_bytes, sha256) = (file.len() as u64, Sha256::digest(&file).to_vec());
+    let arg = UploadBeginArg { name: "tiny.gguf".to_owned(), total_bytes, sha256 };
+    let upload_id = deployed.update::<_, UploadBeginOk>("upload_begin", &arg).upload_id;
+    let damaged = vec![1; file.len()];
+    deployed.update::<_, UploadChunkOk>("upload_chunk", &UploadChunk { upload_id, offset: 0, bytes: &damaged });
+    let path = model.path();
+    let (code, message) = deployed.failure(&["upload", &path]);
+    assert!(code == 1 && message.contains("the canister computed sha256"), "{message}");
+    let output = stdout(&deployed.icllama(&["upload", &path]));
+    assert!(output.contains("are sent again") && output.contains("The model answers."), "{output}");
 }
 
 #[test]
