@@ -7,6 +7,7 @@ use std::io::{BufRead, BufReader};
 use crate::common::endpoint::http;
 use crate::common::running::{Running, command};
 use crate::common::{Tiny, json as run, tiny};
+use crate::network::fixture::Deployed;
 use model_core::fixtures::TinyLlama;
 use serde_json::{Value, json};
 
@@ -22,11 +23,14 @@ struct Served {
 /// An answer and its status.
 type Answer = (u16, Value);
 
-fn serve(model: &Tiny, args: &[&str]) -> Served {
-    let path = model.path();
-    let running = Running::start("serve", &[&[path.as_str(), "--port", "0"], args].concat());
+fn start(args: &[&str]) -> Served {
+    let running = Running::start("serve", &[&["--port", "0"], args].concat());
     let url = running.text("url").to_owned();
     Served { running, url }
+}
+
+fn serve(model: &Tiny, args: &[&str]) -> Served {
+    start(&[&[model.path().as_str()], args].concat())
 }
 
 fn agent() -> ureq::Agent {
@@ -327,4 +331,67 @@ fn files_without_a_template_are_served_without_chats() {
     assert_eq!(served.post("/completions", &json!({ "prompt": "a", "max_tokens": 3 }))["choices"][0]["index"], 0);
     let chosen = serve(&model, &["--chat-template", "chatml"]);
     chosen.post("/chat/completions", &json!({ "messages": user("a"), "max_tokens": 3 }));
+}
+
+#[test]
+fn a_canister_answers_as_the_model_in_this_process() {
+    let (deployed, tiny) = Deployed::with_tiny();
+    let (path, id) = (tiny.path(), deployed.canister.to_text());
+    let place = ["--canister", id.as_str(), "--network", &deployed.url, "--parallel", "1"];
+    let served = start(&[&place[..], &["--vocabulary", &path]].concat());
+    let native = serve(&tiny, &["--parallel", "1"]);
+    let asked = |messages: &Value| json!({ "messages": messages, "max_tokens": 40, "seed": 3, "logprobs": true });
+    let both = |request: &Value| [&served, &native].map(|server| server.post("/chat/completions", request));
+    let first = asked(&user("hello world"));
+    let [theirs, ours] = both(&first);
+    assert_eq!((&theirs["choices"], &theirs["usage"]), (&ours["choices"], &ours["usage"]));
+    assert!(theirs["icllama"]["cycles"].as_u64() > Some(5_000_000), "{theirs}");
+    let messages = json!([user("hello world")[0], ours["choices"][0]["message"], user("more")[0]]);
+    let [theirs, ours] = both(&asked(&messages));
+    assert_eq!((&theirs["choices"], &theirs["usage"]), (&ours["choices"], &ours["usage"]));
+    assert!(theirs["usage"]["prompt_tokens_details"]["cached_tokens"].as_u64() > Some(0));
+
+    let mut streamed = first.clone();
+    streamed["stream"] = json!(true);
+    let [theirs, ours] = [&served, &native].map(|server| {
+        let events = server.stream("/chat/completions", &streamed);
+        let deltas = events.iter().filter_map(|event| event["choices"][0]["delta"]["content"].as_str());
+        let logprobs = events.iter().filter_map(|event| event["choices"][0]["logprobs"]["content"].as_array());
+        (deltas.collect::<String>(), logprobs.flatten().cloned().collect::<Vec<_>>())
+    });
+    assert_eq!(theirs, ours);
+    for prompt in [json!("word ".repeat(600)), json!([100_000])] {
+        let told = [&served, &native].map(|server| {
+            let (status, answer) =
+                server.post_text("/completions", &json!({ "prompt": prompt, "max_tokens": 5 }).to_string());
+            (status, answer["error"]["code"].clone(), answer["error"]["param"].clone())
+        });
+        assert_eq!(told[0], told[1]);
+    }
+
+    // The session is deleted under the server, as a canister does after a while.
+    let sessions = deployed.json(&["sessions", "list", "--all"]);
+    let session = sessions[0]["status"]["session_id"].to_string();
+    deployed.json(&["sessions", "delete", &session]);
+    let [theirs, ours] = both(&first);
+    assert_eq!(theirs["choices"], ours["choices"]);
+    served.running.terminate();
+    assert_eq!(deployed.json(&["sessions", "list", "--all"]), json!([]), "no session is left");
+}
+
+#[test]
+fn a_canister_without_vocabulary_names_no_tokens_and_none_is_named_beside_a_model() {
+    let (deployed, tiny) = Deployed::with_tiny();
+    let (path, id) = (tiny.path(), deployed.canister.to_text());
+    let place = ["--canister", id.as_str(), "--network", &deployed.url];
+    let served = start(&place);
+    let (status, refused) = served.post_text("/completions", r#"{"prompt": "a", "logprobs": 1}"#);
+    assert_eq!((status, &refused["error"]["param"]), (400, &json!("logprobs")));
+    let tools = json!([{ "type": "function", "function": { "name": "weather" } }]);
+    served.post("/chat/completions", &json!({ "messages": user("a"), "tools": tools, "max_tokens": 2 }));
+    for (args, expected) in [(&[path.as_str()][..], "--vocabulary"), (&["--threads", "1"], "need a MODEL")] {
+        let output = command("serve", &[&place, args].concat()).output().unwrap();
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && errors.contains(expected), "{errors}");
+    }
 }

@@ -1,4 +1,4 @@
-//! `icllama serve`: a local server with OpenAI's API.
+//! `icllama serve`: a local server with OpenAI's API, for a model in this process or in a deployed canister.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
@@ -12,23 +12,38 @@ use model_core::session::SessionOptions;
 use serde::Serialize;
 
 use crate::backend::native::NativeBackend;
-use crate::backend::{Backend, ChatSupport, NATIVE_PREFILL_BATCH, no_chat_template};
+use crate::backend::network::NetworkBackend;
+use crate::backend::{Backend, ChatSupport, NATIVE_PREFILL_BATCH, ShimArgs, no_chat_template};
 use crate::chat_options::ChatArgs;
 use crate::interrupt::Interrupts;
-use crate::options::{CacheArgs, ModelArgs, NativeArgs, SamplingArgs, read_text};
+use crate::network::NetworkArgs;
+use crate::options::{
+    CacheArgs, FileArgs, ModelArgs, ModelName, NativeArgs, OptionalModelArgs, SamplingArgs, model_name, read_text,
+};
 use crate::output::{Output, note};
 use crate::serve::{Access, Catalog, Defaults, Site, Slots, Worker};
 
 /// How often signals are looked for.
 const WATCH: Duration = Duration::from_millis(50);
+/// Most tokens of a canister's answer, unless told otherwise.
+const DEPLOYED_TOKENS: u32 = 1024;
 
 /// Serve a model to programs that speak OpenAI's API: chats, completions, streamed or not.
 ///
-/// Point them at http://127.0.0.1:8080/v1. What is served, and what requests may say: docs/serve.md. Runs until Ctrl-C.
+/// Point them at http://127.0.0.1:8080/v1. The model is MODEL, in this process, or without one that of a deployed canister
+/// (--canister). What is served, and what requests may say: docs/serve.md. Runs until Ctrl-C.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    model: ModelArgs,
+    model: OptionalModelArgs,
+    #[command(flatten)]
+    network: NetworkArgs,
+    /// Of a canister: tokens after which a call stops generating. Few make a smooth stream, many are cheaper.
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
+    tokens_per_call: u32,
+    /// Of a canister: a file of its model, whose vocabulary names tokens in log probabilities and echoes.
+    #[arg(long, value_name = "MODEL", value_parser = model_name(), conflicts_with = "model")]
+    vocabulary: Option<ModelName>,
     /// Port to listen at; 0 for any that is free.
     #[arg(long, value_name = "N", default_value_t = 8080)]
     port: u16,
@@ -64,7 +79,7 @@ pub struct Args {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Where a request says nothing else")]
 struct DefaultArgs {
-    /// Generate at most N tokens (per answer) [default: until the context is full].
+    /// Generate at most N tokens (per answer) [default: until the context is full; of a canister, where they cost cycles, 1024].
     #[arg(short, long, value_name = "N")]
     n_predict: Option<u32>,
     /// Obey the control tokens that prompts of completions spell, such as <|im_start|>. In messages they always stay text.
@@ -91,6 +106,8 @@ struct Engine {
     workers: Vec<Worker>,
     catalog: Catalog,
     chat: ChatSupport,
+    prefill_batch: usize,
+    max_tokens: u32,
     shows_tools: Option<bool>,
     description: String,
 }
@@ -99,10 +116,21 @@ impl Args {
     /// Runs the command.
     pub fn exec(self, output: Output) -> Result<()> {
         let access = Access::new(&self.keys()?, self.cors_origin.clone());
-        let defaults = self.generate.defaults()?;
         let interrupts = Interrupts::new().context("cannot handle Ctrl-C")?;
         let listener = Listener::bind(self.host, self.port)?;
-        let engine = self.native()?;
+        let engine = match self.model.given() {
+            Some(_) if self.names_canister() => {
+                bail!(
+                    "MODEL is served by this process: leave it out to serve the canister's, or name it with --vocabulary"
+                )
+            }
+            Some(model) => self.native(&model)?,
+            None => self.deployed()?,
+        };
+        let defaults = self.generate.defaults(&engine)?;
+        if let ChatSupport::Guessed(name) = &engine.chat {
+            note(&format!("The model file has no chat template; its tokens or its name tell of {name}."));
+        }
         let (slots, threads) = Slots::start(engine.workers, self.queue).context("cannot start the workers")?;
         let catalog = Arc::new(engine.catalog);
         let site = Site {
@@ -137,25 +165,72 @@ impl Args {
         Ok(keys)
     }
 
+    /// Whether the command line itself says something of a canister. Variables may stand there for other commands.
+    fn names_canister(&self) -> bool {
+        let NetworkArgs { network, deployed } = &self.network;
+        let said = [
+            ("ICLLAMA_NETWORK", network.is_some()),
+            ("ICLLAMA_CANISTER", deployed.canister.is_some()),
+            ("ICLLAMA_IDENTITY", deployed.identity.is_some()),
+        ];
+        said.into_iter().any(|(variable, is_set)| is_set && std::env::var_os(variable).is_none())
+    }
+
     /// Loads the model into this process.
-    fn native(&self) -> Result<Engine> {
-        let mut backend = NativeBackend::load(&self.model, &self.native)?;
+    fn native(&self, model: &ModelArgs) -> Result<Engine> {
+        let mut backend = NativeBackend::load(model, &self.native)?;
         if let Some(template) = self.generate.chat.template()? {
             backend.choose_chat_template(&template)?;
         }
-        let chat = backend.chat_support();
-        if let ChatSupport::Guessed(name) = &chat {
-            note(&format!("The model file has no chat template; its tokens or its name tell of {name}."));
-        }
-        let file_name = self.model.file.model.file_name();
-        let id = self.alias.clone().unwrap_or_else(|| file_name.trim_end_matches(".gguf").to_owned());
+        let id = self.name(&model.file.model.file_name());
         Ok(Engine {
             catalog: Catalog::native(id, backend.loaded()),
-            chat,
+            chat: backend.chat_support(),
+            prefill_batch: NATIVE_PREFILL_BATCH,
+            max_tokens: u32::MAX,
             shows_tools: Some(backend.shows_tools()),
             description: backend.describe(),
             workers: (0..self.parallel).map(|_| Box::new(backend.another()) as Worker).collect(),
         })
+    }
+
+    /// Reaches the canister.
+    fn deployed(&self) -> Result<Engine> {
+        if self.native.is_set() {
+            bail!("--threads and --kernel need a MODEL, which is served by this process");
+        }
+        let connection = self.network.connect()?;
+        let calls = ShimArgs { wasm: None, max_instructions: None, tokens_per_call: Some(self.tokens_per_call) };
+        let open = || NetworkBackend::open(connection.clone(), &calls);
+        let mut first = open()?;
+        if let Some(template) = self.generate.chat.template()? {
+            first.choose_chat_template(&template)?;
+        }
+        let info = first.model_info()?;
+        let tokenizer = self.vocabulary.clone().map(|model| {
+            let file = FileArgs { model, reading: self.model.reading.clone() };
+            first.check_model(&file.open()?)?;
+            file.load_tokenizer()
+        });
+        let canister = self.network.deployed.canister.map(|id| id.to_text()).unwrap_or_default();
+        let (chat, mut workers) = (first.chat_support(), vec![Box::new(first) as Worker]);
+        for _ in 1..self.parallel {
+            workers.push(Box::new(open()?));
+        }
+        Ok(Engine {
+            catalog: Catalog::deployed(self.name(&info.file.name), &info, tokenizer.transpose()?),
+            chat,
+            prefill_batch: SessionOptions::default().prefill_batch,
+            max_tokens: DEPLOYED_TOKENS,
+            shows_tools: None,
+            description: format!("canister {canister} on {}", self.network.network().url()),
+            workers,
+        })
+    }
+
+    /// What clients call a model.
+    fn name(&self, file_name: &str) -> String {
+        self.alias.clone().unwrap_or_else(|| file_name.trim_end_matches(".gguf").to_owned())
     }
 }
 
@@ -170,15 +245,15 @@ fn stop(slots: &Slots, server: Server, threads: Vec<JoinHandle<()>>) {
 }
 
 impl DefaultArgs {
-    fn defaults(&self) -> Result<Defaults> {
+    fn defaults(&self, engine: &Engine) -> Result<Defaults> {
         let mut input = self.chat.input()?;
         input.parse_special = self.parse_special;
         let options = SessionOptions {
-            max_tokens: self.n_predict.unwrap_or(u32::MAX),
+            max_tokens: self.n_predict.unwrap_or(engine.max_tokens),
             sampling: self.sampling.sampling(),
             kv_cache: self.cache.kv_cache,
             input,
-            prefill_batch: NATIVE_PREFILL_BATCH,
+            prefill_batch: engine.prefill_batch,
             ..SessionOptions::default()
         };
         options.validate()?;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use canister::api;
 use model_core::tokenizer::Tokenizer;
 use serde_json::{Value as Json, json};
 
@@ -16,8 +17,18 @@ pub struct Catalog {
     created: u64,
     /// What is known of it, in the words of llama.cpp's server.
     meta: Json,
-    /// Of a model in this process.
-    loaded: Option<Arc<Loaded>>,
+    vocabulary: Vocabulary,
+}
+
+/// What names tokens.
+#[derive(Debug)]
+enum Vocabulary {
+    /// That of a model in this process.
+    Loaded(Arc<Loaded>),
+    /// That of a file.
+    Read(Box<Tokenizer>),
+    /// Nothing.
+    Absent,
 }
 
 impl Catalog {
@@ -30,12 +41,28 @@ impl Catalog {
             "n_embd": config.dim,
             "n_vocab": config.vocab,
         });
-        Self { id, created: now(), meta, loaded: Some(loaded) }
+        Self { id, created: now(), meta, vocabulary: Vocabulary::Loaded(loaded) }
+    }
+
+    /// The model of a canister; with its vocabulary, if there is a file of it.
+    pub fn deployed(id: String, info: &api::ModelInfo, tokenizer: Option<Tokenizer>) -> Self {
+        let meta = json!({
+            "n_ctx": info.context_length,
+            "n_ctx_train": info.context_length,
+            "n_embd": info.dim,
+            "n_vocab": info.vocab_size,
+        });
+        let vocabulary = tokenizer.map_or(Vocabulary::Absent, |tokenizer| Vocabulary::Read(Box::new(tokenizer)));
+        Self { id, created: now(), meta, vocabulary }
     }
 
     /// Names tokens, where the vocabulary is at hand.
     pub fn tokenizer(&self) -> Option<&Tokenizer> {
-        self.loaded.as_ref().map(|loaded| &loaded.model().tokenizer)
+        match &self.vocabulary {
+            Vocabulary::Loaded(loaded) => Some(&loaded.model().tokenizer),
+            Vocabulary::Read(tokenizer) => Some(tokenizer),
+            Vocabulary::Absent => None,
+        }
     }
 
     /// The entry of the model.

@@ -1,5 +1,6 @@
 //! Refusals in the form of OpenAI's API: an object `error` with message, type, parameter and code.
 
+use canister::api;
 use hyper::StatusCode;
 use hyper::header::{self, HeaderValue};
 use local_runner::http::{Response, with_type};
@@ -57,6 +58,9 @@ pub enum ApiError {
     /// The server is being ended.
     #[error("the server is being stopped")]
     Stopped,
+    /// The canister has no model that answers, or no room just now.
+    #[error("{0}")]
+    NotReady(String),
     /// The model failed.
     #[error("{0}")]
     Internal(String),
@@ -76,6 +80,9 @@ impl ApiError {
     /// A session that could not be begun, or did not come to its end.
     pub fn of_backend(error: &anyhow::Error) -> Self {
         let message = crate::describe_error(error);
+        if let Some(refusal) = error.chain().find_map(|cause| cause.downcast_ref::<api::Error>()) {
+            return Self::of_canister(refusal, message);
+        }
         let core = error.chain().find_map(|cause| cause.downcast_ref::<model_core::Error>());
         let session = match core {
             Some(model_core::Error::Session(session)) => Some(session),
@@ -95,6 +102,22 @@ impl ApiError {
         }
     }
 
+    fn of_canister(refusal: &api::Error, message: String) -> Self {
+        match refusal {
+            api::Error::LimitExceeded { limit, .. } if limit == "context_length" => Self::ContextLength(message),
+            api::Error::InvalidArgument { field, .. } => {
+                Self::field(if field == "input" { "prompt" } else { field }, message)
+            }
+            api::Error::LimitExceeded { .. } | api::Error::NoChatTemplate | api::Error::Model { .. } => {
+                Self::Request(message)
+            }
+            api::Error::ModelMissing | api::Error::ModelLoading { .. } | api::Error::HeapBusy { .. } => {
+                Self::NotReady(message)
+            }
+            _ => Self::Internal(message),
+        }
+    }
+
     /// Status of the answer.
     pub fn status(&self) -> StatusCode {
         match self {
@@ -105,7 +128,7 @@ impl ApiError {
             Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::Unreadable { status, .. } => *status,
             Self::Busy(_) => StatusCode::TOO_MANY_REQUESTS,
-            Self::Stopped => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Stopped | Self::NotReady(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -119,6 +142,7 @@ impl ApiError {
             Self::ContextLength(_) => ("invalid_request_error", Some("context_length_exceeded")),
             Self::Busy(_) => ("rate_limit_error", Some("queue_full")),
             Self::Stopped => ("server_error", Some("stopped")),
+            Self::NotReady(_) => ("server_error", Some("not_ready")),
             Self::Internal(_) => ("server_error", None),
             _ => ("invalid_request_error", None),
         };
@@ -136,7 +160,7 @@ impl From<ApiError> for Response {
         let mut response = with_type(error.status(), "application/json", error.json().to_string().into_bytes());
         let headers = response.headers_mut();
         match &error {
-            ApiError::Busy(_) | ApiError::Stopped => {
+            ApiError::Busy(_) | ApiError::Stopped | ApiError::NotReady(_) => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
             }
             ApiError::Key => {
@@ -164,5 +188,17 @@ mod tests {
         assert_eq!(token.json()["error"]["param"], "prompt");
         assert_eq!(of(session::Error::OtherModel).status().as_u16(), 500);
         assert_eq!(ApiError::of_backend(&anyhow::anyhow!("no network")).status().as_u16(), 500);
+    }
+
+    #[test]
+    fn what_a_canister_refuses_is_told_as_what_this_process_refuses() {
+        let of = |refusal: api::Error| ApiError::of_backend(&anyhow::Error::from(refusal).context("session_create"));
+        let limit = |limit: &str| api::Error::LimitExceeded { limit: limit.into(), max: 8, needed: 9 };
+        assert_eq!(of(limit("context_length")).json()["error"]["code"], "context_length_exceeded");
+        assert_eq!(of(limit("max_input_bytes")).status().as_u16(), 400);
+        let argument = api::Error::InvalidArgument { field: "input".into(), reason: "empty".into() };
+        assert_eq!(of(argument).json()["error"]["param"], "prompt");
+        assert_eq!(of(api::Error::ModelMissing).status().as_u16(), 503);
+        assert_eq!(of(api::Error::NotAuthorized { role: api::Role::User }).status().as_u16(), 500);
     }
 }

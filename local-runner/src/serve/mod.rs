@@ -136,7 +136,10 @@ impl Site {
             }
         }
         if self.catalog.tokenizer().is_none() && uses(|ask| ask.options.logprobs.is_some()) {
-            return Err(ApiError::unsupported("logprobs", "the server has no vocabulary to name tokens with"));
+            return Err(ApiError::unsupported(
+                "logprobs",
+                "the server has no vocabulary to name tokens with; --vocabulary gives it one",
+            ));
         }
         Ok(())
     }

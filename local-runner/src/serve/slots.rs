@@ -11,12 +11,14 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use anyhow::{Result, bail};
+use canister::api;
 use model_core::sample::TokenLogprob;
 use model_core::session::SessionOptions;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::error::ApiError;
 use crate::backend::{Backend, Event, Generation, Input};
+use crate::output::note;
 
 /// A backend that a worker can own.
 pub type Worker = Box<dyn Backend + Send>;
@@ -169,6 +171,9 @@ impl Slots {
             state.assign();
             self.changed.notify_all();
         }
+        if let Err(error) = backend.close() {
+            note(&format!("a session is left behind: {error:#}"));
+        }
     }
 
     /// Waits for a job; none after the end.
@@ -205,7 +210,7 @@ impl Slots {
     fn answer(&self, ask: &Ask, job: &Job, backend: &mut dyn Backend, kept: &mut String) -> Result<(), ApiError> {
         let tell = |news| job.to.send(news).map_err(|_| Gone);
         let failed = |error: anyhow::Error| ApiError::of_backend(&error);
-        backend.restart(&ask.input, &ask.options).map_err(failed)?;
+        begin(ask, backend).map_err(failed)?;
         tell(News::Began).ok();
         let generated = backend.generate(&mut |event| {
             match event {
@@ -235,6 +240,22 @@ impl Slots {
                 Err(stopped.unwrap_or_else(|| failed(error)))
             }
         }
+    }
+}
+
+/// Begins a session, also where the worker's has gone meanwhile: a canister forgets sessions that were idle too long.
+fn begin(ask: &Ask, backend: &mut dyn Backend) -> Result<()> {
+    let has_gone = |error: &anyhow::Error| {
+        let refusal = error.chain().find_map(|cause| cause.downcast_ref::<api::Error>());
+        matches!(refusal, Some(api::Error::SessionNotFound { .. } | api::Error::ModelChanged))
+    };
+    match backend.restart(&ask.input, &ask.options) {
+        Err(error) if has_gone(&error) => {
+            // What is not there need not be given up.
+            backend.close().ok();
+            backend.start(&ask.input, &ask.options)
+        }
+        begun => begun,
     }
 }
 

@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
 
-mod fixture;
+pub mod fixture;
 mod operate;
 mod proxy;
 mod run;
