@@ -2,18 +2,18 @@
 
 use std::io::{self, Write};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use candid::Principal;
 use canister::api;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::backend::unready;
+use crate::backend::{unready, value};
 use crate::candid_json::json_of;
 use crate::digest::hex;
 use crate::exit_code::NotReady;
 use crate::network::{Certified, Connection, NetworkArgs, Remote};
-use crate::output::{Output, byte_size};
+use crate::output::{Output, byte_size, grouped};
 
 /// Show what a deployed canister is, has and does.
 #[derive(Debug, clap::Args)]
@@ -31,6 +31,8 @@ struct Facts {
     certified: Certified,
     info: api::CanisterInfo,
     model: api::ModelStatus,
+    /// Balance.
+    cycles: Option<u128>,
 }
 
 #[derive(Debug, Serialize)]
@@ -43,6 +45,7 @@ struct Report<'a> {
     info: Value,
     ready: bool,
     model: Value,
+    cycles: Option<u128>,
 }
 
 impl Args {
@@ -54,7 +57,9 @@ impl Args {
             bail!("canister {} has no module; install it first (docs/deploy.md)", connection.canister());
         }
         let remote = Remote::new(connection.clone());
-        let facts = Facts { info: remote.read("version")?, model: remote.read("model_status")?, connection, certified };
+        let cycles = balance(&metrics(&connection)?);
+        let facts =
+            Facts { info: remote.read("version")?, model: remote.read("model_status")?, connection, certified, cycles };
         output.document(&facts.report()?, |out| facts.write(out))?;
         match &facts.model.serving {
             None if self.ready => bail!(NotReady(unready(&facts.model.load))),
@@ -74,11 +79,12 @@ impl Facts {
             info: json_of(&self.info)?,
             ready: self.model.serving.is_some(),
             model: json_of(&self.model)?,
+            cycles: self.cycles,
         })
     }
 
     fn write(&self, out: &mut dyn Write) -> io::Result<()> {
-        let Self { connection, certified, info, model } = self;
+        let Self { connection, certified, info, model, cycles } = self;
         writeln!(out, "canister     {} at {}", connection.canister(), connection.network().url())?;
         let controllers: Vec<_> = certified.controllers.iter().map(Principal::to_text).collect();
         writeln!(out, "controllers  {}", controllers.join(" "))?;
@@ -92,8 +98,23 @@ impl Facts {
         if let Some(rejected) = &model.rejected {
             writeln!(out, "rejected     {}: {}", rejected.model.name, rejected.message)?;
         }
-        writeln!(out, "memory       {} heap, {} stable", byte_size(model.heap_bytes), byte_size(model.stable_bytes))
+        writeln!(out, "memory       {} heap, {} stable", byte_size(model.heap_bytes), byte_size(model.stable_bytes))?;
+        cycles.iter().try_for_each(|cycles| writeln!(out, "cycles       {}", grouped(*cycles)))
     }
+}
+
+/// The canister's figures for monitors, as text.
+fn metrics(connection: &Connection) -> Result<String> {
+    let (method, url) = ("GET".to_owned(), "/metrics".to_owned());
+    let request = api::HttpRequest { method, url, headers: Vec::new(), body: Vec::new(), certificate_version: None };
+    let arg = candid::encode_one(request).context("cannot encode the request for figures")?;
+    let response: api::HttpResponse = value("http_request", &connection.query("http_request", arg)?)?;
+    Ok(String::from_utf8_lossy(&response.body).into_owned())
+}
+
+/// The balance among the figures.
+fn balance(metrics: &str) -> Option<u128> {
+    metrics.lines().find_map(|line| line.strip_prefix("icllama_cycles ")?.trim().parse().ok())
 }
 
 fn write_model(out: &mut dyn Write, status: &api::ModelStatus) -> io::Result<()> {
@@ -136,6 +157,13 @@ fn upload_line(upload: &api::UploadStatus) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_balance_is_found_among_the_figures() {
+        let text = "# HELP icllama_cycles Balance.\n# TYPE icllama_cycles gauge\nicllama_cycles 99000000000000000000\n";
+        assert_eq!(balance(text), Some(99_000_000_000_000_000_000));
+        assert_eq!(balance("icllama_cycles_total 3\n"), None);
+    }
 
     #[test]
     fn an_upload_is_told_with_its_share() {

@@ -243,6 +243,7 @@ impl Job {
 
     fn sent(&self) -> Result<()> {
         let meter = self.meter.borrow();
+        meter.iter().for_each(Meter::end);
         let Some(meter) = meter.as_ref().filter(|meter| meter.chunks() > 0) else { return Ok(()) };
         self.tell(&format!(
             "Sent {} in {} and {:.1} s ({}/s); {} had to be sent again",

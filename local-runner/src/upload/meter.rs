@@ -12,7 +12,8 @@ const LINES: Duration = Duration::from_secs(10);
 
 /// Counts what has arrived.
 pub struct Meter {
-    bar: Progress,
+    /// Until the end.
+    bar: RefCell<Option<Progress>>,
     start: Instant,
     /// Bytes that were there before.
     before: u64,
@@ -26,7 +27,7 @@ pub struct Meter {
 impl Meter {
     /// Of a file of `total` bytes, `before` have arrived.
     pub fn new(total: u64, before: u64, nodes: u64) -> Self {
-        let (start, bar) = (Instant::now(), Progress::transfer("uploading", total, before));
+        let (start, bar) = (Instant::now(), RefCell::new(Some(Progress::transfer("uploading", total, before))));
         let (sent, chunks, line) = (Cell::new(0), Cell::new(0), RefCell::new(start));
         Self { bar, start, before, total, nodes, sent, chunks, line }
     }
@@ -36,8 +37,10 @@ impl Meter {
         self.sent.set(self.sent.get() + bytes);
         self.chunks.set(self.chunks.get() + 1);
         let cycles = format!("{} cycles", short(self.cycles()));
-        self.bar.set(self.there());
-        self.bar.annotate(&cycles);
+        if let Some(bar) = &*self.bar.borrow() {
+            bar.set(self.there());
+            bar.annotate(&cycles);
+        }
         let mut line = self.line.borrow_mut();
         if !stderr_is_terminal() && line.elapsed() >= LINES {
             *line = Instant::now();
@@ -48,6 +51,11 @@ impl Meter {
                 self.left()
             ));
         }
+    }
+
+    /// All has arrived: clears the bar.
+    pub fn end(&self) {
+        *self.bar.borrow_mut() = None;
     }
 
     /// Bytes that are in the canister, as far as is known here.
