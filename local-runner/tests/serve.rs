@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
 
 use crate::common::endpoint::http;
 use crate::common::running::{Running, command};
@@ -283,6 +285,24 @@ fn a_client_that_leaves_makes_room_and_too_many_are_refused() {
         let (status, answer) = answers.recv().unwrap();
         assert_eq!((status, &answer["usage"]["completion_tokens"]), (200, &json!(2)));
     });
+}
+
+#[test]
+fn an_answer_that_is_not_streamed_ends_with_its_client_too() {
+    let served = serve(&endless_model(), &["--parallel", "1", "--queue", "0"]);
+    let body = r#"{"prompt": "go", "ignore_eos": true}"#;
+    let mut client = TcpStream::connect(served.running.address()).unwrap();
+    write!(client, "POST /v1/completions HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n{body}", body.len()).unwrap();
+    let until = |wanted: u16| {
+        let short = r#"{"prompt": "a", "max_tokens": 1}"#;
+        let end = Instant::now() + Duration::from_secs(20);
+        while served.post_text("/completions", short).0 != wanted {
+            assert!(Instant::now() < end, "no answer with the status {wanted}");
+        }
+    };
+    until(429);
+    drop(client);
+    until(200);
 }
 
 #[test]
