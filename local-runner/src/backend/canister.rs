@@ -35,9 +35,31 @@ pub struct CanisterBackend<T> {
 /// What is known of the session.
 struct Conversation {
     id: u64,
-    status: api::SessionStatus,
+    /// Tokens of its prompts and answers.
+    tokens: usize,
+    /// Tokens that are computed.
+    computed: usize,
+    /// Tokens that it generated.
+    generated: usize,
+    /// Whether digests, and log probabilities, are kept of them.
+    keeps: [bool; 2],
     /// Instructions per call go round in the plan.
     calls: usize,
+}
+
+impl Conversation {
+    /// A session whose prompt has so many tokens.
+    fn new(id: u64, prompt_tokens: u32, options: &SessionOptions) -> Self {
+        let (tokens, keeps) = (prompt_tokens as usize, [options.audit, options.logprobs.is_some()]);
+        Self { id, tokens, computed: 0, generated: 0, keeps, calls: 0 }
+    }
+
+    /// What a call says of the session.
+    fn note(&mut self, status: &api::SessionStatus) {
+        self.tokens = (status.prompt_tokens + status.generated_tokens) as usize;
+        self.generated = status.generated_tokens as usize;
+        self.computed = status.cached_tokens as usize;
+    }
 }
 
 impl<T: Transport> CanisterBackend<T> {
@@ -102,29 +124,29 @@ impl<T: Transport> CanisterBackend<T> {
         let max_instructions = budgets.get(session.calls % budgets.len().max(1)).copied();
         let arg = api::SessionAdvanceArg { session_id: session.id, max_instructions, max_tokens, profile: None };
         let (progress, mut cost) = self.client.advance(&arg)?;
-        let computed = |status: &api::SessionStatus| (status.cached_tokens as usize).min(answer.history);
-        cost.prompt_tokens = computed(&progress.status).saturating_sub(computed(&session.status));
+        let before = session.computed.min(answer.history);
+        session.note(&progress.status);
+        cost.prompt_tokens = session.computed.min(answer.history).saturating_sub(before);
         cost.generated_tokens = progress.tokens.len();
         session.calls += 1;
-        session.status = progress.status;
         add_to_phase(&mut self.phases, if is_prompt { "prompt" } else { "generate" }, &cost);
         answer.add(&cost, is_prompt);
         answer.tokens.extend(&progress.tokens);
         answer.text.push_str(&progress.text);
-        Ok(Call { cost, tokens: progress.tokens, text: progress.text, state: session.status.state })
+        Ok(Call { cost, tokens: progress.tokens, text: progress.text, state: progress.status.state })
     }
 
     fn finish(&mut self, answer: Answer, finish_reason: FinishReason) -> Result<Generation> {
-        let id = self.conversation()?.id;
-        let mut prompt = self.client.session_tokens(id)?;
+        let Conversation { id, tokens, generated, keeps: [digests, logprobs], .. } = *self.conversation()?;
+        let mut prompt = self.client.session_tokens(id, tokens)?;
         prompt.truncate(answer.history);
         Ok(Generation {
             prompt,
             tokens: answer.tokens,
             text: answer.text,
             finish_reason,
-            digests: self.client.session_digests(id)?,
-            logprobs: self.client.session_logprobs(id)?,
+            digests: if digests { self.client.session_digests(id, generated)? } else { Vec::new() },
+            logprobs: if logprobs { self.client.session_logprobs(id, generated)? } else { Vec::new() },
             timings: answer.timings,
             cost: Some(answer.cost),
         })
@@ -191,11 +213,11 @@ impl<T: Transport> Backend for CanisterBackend<T> {
 
     fn start(&mut self, input: &Input, options: &SessionOptions) -> Result<()> {
         self.end()?;
-        let arg = api::SessionCreateArg { input: session_input(input)?, options: session_options(options)? };
+        let (input, given) = (session_input(input)?, session_options(options)?);
+        let arg = api::SessionCreateArg { input, options: given };
         let (created, cost): (api::SessionCreateOk, _) = self.client.update("session_create", &arg)?;
         add_to_phase(&mut self.phases, "prompt", &cost);
-        let status = self.client.session_status(created.session_id)?;
-        self.session = Some(Conversation { id: created.session_id, status, calls: 0 });
+        self.session = Some(Conversation::new(created.session_id, created.prompt_tokens, options));
         Ok(())
     }
 
@@ -204,18 +226,21 @@ impl<T: Transport> Backend for CanisterBackend<T> {
         let Some(session_id) = self.session.as_ref().map(|session| session.id) else {
             return self.start(input, options);
         };
-        let (input, options) = (session_input(input)?, session_options(options)?);
-        let arg = api::SessionRestartArg { session_id, input, options };
+        let (input, given) = (session_input(input)?, session_options(options)?);
+        let arg = api::SessionRestartArg { session_id, input, options: given };
         let (restarted, cost): (api::SessionRestartOk, _) = self.client.update("session_restart", &arg)?;
         add_to_phase(&mut self.phases, "prompt", &cost);
-        self.conversation()?.status = restarted.status;
+        let mut session = Conversation::new(session_id, restarted.status.prompt_tokens, options);
+        session.note(&restarted.status);
+        session.calls = self.conversation()?.calls;
+        self.session = Some(session);
         Ok(())
     }
 
     fn cancel(&mut self) -> Result<()> {
         let arg = api::SessionIdArg { session_id: self.conversation()?.id };
         let (status, _): (api::SessionStatus, _) = self.client.update("session_cancel", &arg)?;
-        self.conversation()?.status = status;
+        self.conversation()?.note(&status);
         Ok(())
     }
 
@@ -224,8 +249,7 @@ impl<T: Transport> Backend for CanisterBackend<T> {
     }
 
     fn generate(&mut self, sink: Sink<'_>) -> Result<Generation> {
-        let before = self.conversation()?.status.clone();
-        let history = (before.prompt_tokens + before.generated_tokens) as usize;
+        let history = self.conversation()?.tokens;
         let mut answer = Answer::new(history, self.load_ms);
         loop {
             let call = self.advance(&mut answer)?;

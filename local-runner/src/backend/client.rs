@@ -17,6 +17,9 @@ use crate::progress::Progress;
 /// What an update call answered, and its cost (its token counts are the caller's to fill in).
 pub type Answer<T> = Result<(T, CallCost)>;
 
+/// A way to make a call that changes nothing: as a query, or [`Transport::read`].
+type Ask<T> = fn(&mut T, &'static str, Vec<u8>) -> Result<Vec<u8>>;
+
 /// Receives the cost of each call of a longer piece of work, with the name of its phase.
 pub type Spent<'a> = &'a mut dyn FnMut(&'static str, &CallCost);
 
@@ -40,6 +43,13 @@ pub trait Transport {
     /// # Errors
     /// If the call is rejected, or cannot be made.
     fn query(&mut self, method: &str, arg: Vec<u8>) -> Result<Vec<u8>>;
+
+    /// Makes a call that changes nothing, and of which the answer takes all earlier calls into account. A query of a network
+    /// with several nodes may be answered by one that is a little behind.
+    ///
+    /// # Errors
+    /// If the call is rejected, or cannot be made.
+    fn read(&mut self, method: &'static str, arg: Vec<u8>) -> Result<Vec<u8>>;
 
     /// Adds what the canister itself says of the call's instructions, where nothing better is known.
     fn complete(&self, _cost: &mut CallCost, _instructions: u64) {}
@@ -81,13 +91,15 @@ impl<T: Transport> Client<T> {
         Ok((result(method, &reply)?, cost))
     }
 
-    /// Calls a query method that takes one record.
-    ///
-    /// # Errors
-    /// If the call is rejected, or the canister answers `Err`.
-    pub fn query<A: CandidType, R: CandidType + DeserializeOwned>(&mut self, method: &str, arg: &A) -> Result<R> {
+    /// Calls a query method that takes one record, by `ask`.
+    fn ask<A: CandidType, R: CandidType + DeserializeOwned>(
+        &mut self,
+        ask: Ask<T>,
+        method: &'static str,
+        arg: &A,
+    ) -> Result<R> {
         let arg = candid::encode_one(arg).with_context(|| format!("cannot encode the argument of {method}"))?;
-        result(method, &self.transport.query(method, arg)?)
+        result(method, &ask(&mut self.transport, method, arg)?)
     }
 
     /// Calls a query method that takes nothing and refuses nothing.
@@ -171,45 +183,63 @@ impl<T: Transport> Client<T> {
         status.serving.ok_or_else(|| NotReady(unready(&status.load)).into())
     }
 
-    /// All tokens of a session.
+    /// All tokens of a session, of which there are `expected`.
     ///
     /// # Errors
     /// If a call fails.
-    pub fn session_tokens(&mut self, session_id: u64) -> Result<Vec<TokenId>> {
-        self.pages(session_id, "session_tokens", |page: api::SessionTokensOk| (page.tokens, page.total))
+    pub fn session_tokens(&mut self, session_id: u64, expected: usize) -> Result<Vec<TokenId>> {
+        let page = |page: api::SessionTokensOk| (page.tokens, page.total);
+        self.pages(session_id, "session_tokens", expected, page)
     }
 
-    /// All digests of a session.
+    /// All digests of a session, of which there are `expected`.
     ///
     /// # Errors
     /// If a call fails.
-    pub fn session_digests(&mut self, session_id: u64) -> Result<Vec<u64>> {
-        self.pages(session_id, "session_digests", |page: api::SessionDigestsOk| (page.digests, page.total))
+    pub fn session_digests(&mut self, session_id: u64, expected: usize) -> Result<Vec<u64>> {
+        let page = |page: api::SessionDigestsOk| (page.digests, page.total);
+        self.pages(session_id, "session_digests", expected, page)
     }
 
-    /// All log probabilities of a session: each token's own, then those of the likeliest in its place.
+    /// All log probabilities of a session, of which there are `expected`: each token's own, then those of the likeliest in its
+    /// place.
     ///
     /// # Errors
     /// If a call fails.
-    pub fn session_logprobs(&mut self, session_id: u64) -> Result<Vec<Vec<TokenLogprob>>> {
-        let pages =
-            self.pages(session_id, "session_logprobs", |page: api::SessionLogprobsOk| (page.logprobs, page.total))?;
+    pub fn session_logprobs(&mut self, session_id: u64, expected: usize) -> Result<Vec<Vec<TokenLogprob>>> {
+        let page = |page: api::SessionLogprobsOk| (page.logprobs, page.total);
+        let pages = self.pages(session_id, "session_logprobs", expected, page)?;
         let token = |of: &api::TokenLogprob| TokenLogprob { id: of.token, logprob: of.logprob };
         let entry = |of: &api::TokenLogprobs| [&of.chosen].into_iter().chain(&of.likeliest).map(token).collect();
         Ok(pages.iter().map(entry).collect())
     }
 
+    /// Asks by queries, which cost nothing, and by calls if the queries do not know of all that is there.
     fn pages<P: CandidType + DeserializeOwned, Item>(
         &mut self,
         session_id: u64,
-        method: &str,
+        method: &'static str,
+        expected: usize,
         unpack: impl Fn(P) -> (Vec<Item>, u32),
+    ) -> Result<Vec<Item>> {
+        match self.pages_by(|to, method, arg| to.query(method, arg), session_id, method, &unpack) {
+            Ok(items) if items.len() >= expected => Ok(items),
+            _ => self.pages_by(T::read, session_id, method, &unpack),
+        }
+    }
+
+    fn pages_by<P: CandidType + DeserializeOwned, Item>(
+        &mut self,
+        ask: Ask<T>,
+        session_id: u64,
+        method: &'static str,
+        unpack: &impl Fn(P) -> (Vec<Item>, u32),
     ) -> Result<Vec<Item>> {
         let mut all = Vec::new();
         loop {
             let from = u32::try_from(all.len()).context("too many items for one session")?;
-            let (page, total) =
-                unpack(self.query(method, &api::SessionPageArg { session_id, from: Some(from), limit: None })?);
+            let arg = api::SessionPageArg { session_id, from: Some(from), limit: None };
+            let (page, total) = unpack(self.ask(ask, method, &arg)?);
             let is_last = page.is_empty() || all.len() + page.len() >= total as usize;
             all.extend(page);
             if is_last {
@@ -218,22 +248,12 @@ impl<T: Transport> Client<T> {
         }
     }
 
-    /// Counts and state of a session.
-    ///
-    /// # Errors
-    /// If the call fails.
-    pub fn session_status(&mut self, session_id: u64) -> Result<api::SessionStatus> {
-        let arg = api::SessionOutputArg { session_id, from: 0 };
-        let output: api::SessionOutputOk = self.query("session_output", &arg)?;
-        Ok(output.status)
-    }
-
     /// Logits of the last computed position.
     ///
     /// # Errors
     /// If the call fails, or nothing has been computed.
     pub fn session_logits(&mut self, session_id: u64) -> Result<Vec<f32>> {
-        let ok: api::SessionLogitsOk = self.query("session_logits", &api::SessionIdArg { session_id })?;
+        let ok: api::SessionLogitsOk = self.ask(T::read, "session_logits", &api::SessionIdArg { session_id })?;
         let (floats, rest) = ok.logits.as_chunks::<4>();
         if !rest.is_empty() {
             bail!("session_logits answered {} bytes, which are no whole floats", ok.logits.len());

@@ -90,6 +90,10 @@ impl Transport for NetworkTransport {
         Ok(self.connection.query(method, arg)?)
     }
 
+    fn read(&mut self, method: &'static str, arg: Vec<u8>) -> Result<Vec<u8>> {
+        Ok(self.connection.update(method, arg)?)
+    }
+
     fn complete(&self, cost: &mut CallCost, instructions: u64) {
         cost.instructions = instructions;
         cost.cycles += self.tariff.instructions(instructions);

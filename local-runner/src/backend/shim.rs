@@ -84,6 +84,10 @@ impl Transport for ShimTransport {
         reply(method, self.replica.query(self.canister, self.owner, method, &arg))
     }
 
+    fn read(&mut self, method: &'static str, arg: Vec<u8>) -> Result<Vec<u8>> {
+        self.query(method, arg)
+    }
+
     fn upgrade(&mut self) -> Result<CallCost> {
         self.install_code(InstallMode::UPGRADE, None)
     }

@@ -27,8 +27,19 @@ const FIRST_FAILURES: u32 = 4;
 const ENVELOPE_BYTES: u64 = 320;
 
 /// Methods that can be called again after a call of which nobody knows what became: doing it twice is doing it once.
-const REPEATABLE: [&str; 6] =
-    ["upload_begin", "upload_chunk", "upload_commit", "model_load_step", "config_set", "session_cancel"];
+const REPEATABLE: [&str; 11] = [
+    "upload_begin",
+    "upload_chunk",
+    "upload_commit",
+    "upload_status",
+    "model_status",
+    "config_set",
+    "session_cancel",
+    "session_tokens",
+    "session_digests",
+    "session_logprobs",
+    "session_logits",
+];
 
 /// A canister that answered.
 #[derive(Clone)]

@@ -40,20 +40,20 @@ impl Remote {
         value(method, &self.connection.querying(method, no_argument()?).await?)
     }
 
+    /// [`Self::reading`] by an update call, which takes all earlier calls into account.
+    ///
+    /// # Errors
+    /// If the call fails.
+    pub async fn reading_certified<R: CandidType + DeserializeOwned>(&self, method: &str) -> Result<R> {
+        value(method, &self.connection.updating(method, no_argument()?).await?)
+    }
+
     /// Calls a query method that takes one record.
     ///
     /// # Errors
     /// If the call fails, or the canister answers `Err`.
     pub fn query<A: CandidType, R: CandidType + DeserializeOwned>(&self, method: &str, arg: &A) -> Result<R> {
-        self.connection.block_on(self.querying(method, arg))
-    }
-
-    /// [`Self::query`], several at a time.
-    ///
-    /// # Errors
-    /// If the call fails, or the canister answers `Err`.
-    pub async fn querying<A: CandidType, R: CandidType + DeserializeOwned>(&self, method: &str, arg: &A) -> Result<R> {
-        result(method, &self.connection.querying(method, encode(method, arg)?).await?)
+        result(method, &self.connection.query(method, encode(method, arg)?)?)
     }
 
     /// Calls an update method that takes one record.

@@ -194,12 +194,12 @@ impl Job {
         self.remote.updating("upload_abort", &api::UploadIdArg { upload_id }).await
     }
 
-    /// The upload and all its gaps.
+    /// The upload and all its gaps. Asked by calls: queries may be answered by a node that does not know of the upload yet.
     async fn gaps(&self) -> Result<(api::UploadStatus, Vec<api::ByteRange>)> {
         let (mut gaps, mut from) = (Vec::new(), None);
         loop {
             let arg = api::UploadStatusArg { from, limit: None };
-            let status: api::UploadStatus = self.remote.querying("upload_status", &arg).await?;
+            let status: api::UploadStatus = self.remote.updating("upload_status", &arg).await?;
             gaps.extend(&status.missing);
             from = status.missing_next;
             if from.is_none() {
@@ -287,7 +287,14 @@ impl Job {
             if self.is_serving(&status) {
                 return Ok(status);
             }
-            self.check_accepted(&status)?;
+            if self.check_accepted(&status).is_err() {
+                // The node that was asked may be behind; an answer that all nodes agree to is not.
+                let status: api::ModelStatus = self.remote.reading_certified("model_status").await?;
+                if self.is_serving(&status) {
+                    return Ok(status);
+                }
+                self.check_accepted(&status)?;
+            }
             if let api::LoadState::Loading { done_bytes, total_bytes, .. } = &status.load {
                 progress.set_total(*total_bytes);
                 progress.set(*done_bytes);
