@@ -9,7 +9,7 @@ use candid::Principal;
 use ic_agent::agent::CallResponse;
 use ic_agent::agent::signed::SignedUpdate;
 use ic_agent::{Agent, AgentError};
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::time::{sleep, timeout};
 
 use super::retry::{Failure, Patience};
@@ -48,13 +48,36 @@ pub struct Connection {
 }
 
 struct Inner {
-    runtime: Runtime,
+    threads: Threads,
     agent: Agent,
     network: Network,
     canister: Principal,
     caller: Principal,
     patience: Patience,
     retries: AtomicU64,
+}
+
+/// Threads that do the network's work.
+struct Threads {
+    handle: Handle,
+    runtime: Option<Runtime>,
+}
+
+impl Threads {
+    fn start() -> Result<Self, NetworkError> {
+        let runtime =
+            Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(NetworkError::Start)?;
+        Ok(Self { handle: runtime.handle().clone(), runtime: Some(runtime) })
+    }
+}
+
+impl Drop for Threads {
+    /// The last clone of a connection may be in a task of these threads, which cannot wait for their own end.
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 impl Connection {
@@ -68,8 +91,7 @@ impl Connection {
         signer: Signer,
         patience: Patience,
     ) -> Result<Self, NetworkError> {
-        let runtime =
-            Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(NetworkError::Start)?;
+        let threads = Threads::start()?;
         let unreachable = |reason: AgentError| NetworkError::Unreachable {
             network: network.clone(),
             url: network.url().to_owned(),
@@ -77,9 +99,9 @@ impl Connection {
         };
         let builder = Agent::builder().with_url(network.url()).with_arc_identity(signer.identity);
         let agent = builder.with_ingress_expiry(EXPIRY).build().map_err(unreachable)?;
-        runtime.block_on(greet(&agent, network, &patience)).map_err(unreachable)?;
+        threads.handle.block_on(greet(&agent, network, &patience)).map_err(unreachable)?;
         let (network, caller, retries) = (network.clone(), signer.principal, AtomicU64::new(0));
-        Ok(Self { inner: Arc::new(Inner { runtime, agent, network, canister, caller, patience, retries }) })
+        Ok(Self { inner: Arc::new(Inner { threads, agent, network, canister, caller, patience, retries }) })
     }
 
     /// The network.
@@ -109,7 +131,7 @@ impl Connection {
 
     /// Waits for work of the network. Not to be called by a thread that runs such work.
     pub fn block_on<T>(&self, work: impl Future<Output = T>) -> T {
-        self.inner.runtime.block_on(work)
+        self.inner.threads.handle.block_on(work)
     }
 
     /// Makes an update call and waits for its certified answer.
