@@ -126,10 +126,10 @@ impl SomeArgs {
 }
 
 fn write_table(sessions: &[api::SessionSummary], out: &mut dyn Write) -> io::Result<()> {
-    writeln!(out, "{:>8}  {:<24}  {:<63}  state", "session", "last change", "owner")?;
+    writeln!(out, "{:>16}  {:<24}  {:<63}  state", "session", "last change", "owner")?;
     for session in sessions {
         let (changed, owner) = (utc(session.updated_ns), session.owner.to_text());
-        writeln!(out, "{:>8}  {changed}  {owner:<63}  {}", session.status.session_id, describe(&session.status))?;
+        writeln!(out, "{:>16}  {changed}  {owner:<63}  {}", session.status.session_id, describe(&session.status))?;
     }
     Ok(())
 }

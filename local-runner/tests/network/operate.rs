@@ -41,10 +41,12 @@ fn session(deployed: &Deployed) -> u64 {
 fn sessions_are_listed_shown_stopped_and_deleted() {
     let (deployed, _) = Deployed::with_tiny();
     assert_eq!(deployed.json(&["sessions", "list"]), serde_json::json!([]));
-    let (first, second) = (session(&deployed).to_string(), session(&deployed).to_string());
+    let mut ids = [session(&deployed), session(&deployed)];
+    ids.sort_unstable();
+    let [first, second] = ids.map(|id| id.to_string());
     let listed = deployed.json(&["sessions", "list", "--all"]);
-    let ids: Vec<_> = listed.as_array().unwrap().iter().map(|session| &session["status"]["session_id"]).collect();
-    assert_eq!(ids, [&first.parse::<u64>().unwrap(), &second.parse::<u64>().unwrap()]);
+    let known: Vec<_> = listed.as_array().unwrap().iter().map(|session| &session["status"]["session_id"]).collect();
+    assert_eq!(known, [&ids[0], &ids[1]]);
     assert_eq!(listed[0]["owner"], Principal::anonymous().to_text());
     let shown = deployed.json(&["sessions", "show", &first]);
     assert_eq!((&shown["text"], &shown["status"]["state"]), (&"".into(), &"Prefill".into()));
