@@ -23,6 +23,8 @@ impl Default for Config {
             residency: Residency::Auto,
             max_sessions: 1_000,
             max_sessions_per_principal: 100,
+            max_tokens_per_day: 100_000,
+            max_runs_per_principal: 10,
             max_input_bytes: 256 << 10,
             max_session_tokens: 32 << 10,
             chat_template: None,
@@ -48,6 +50,8 @@ impl Config {
             residency: update.residency.unwrap_or(old.residency),
             max_sessions: update.max_sessions.unwrap_or(old.max_sessions),
             max_sessions_per_principal: update.max_sessions_per_principal.unwrap_or(old.max_sessions_per_principal),
+            max_tokens_per_day: update.max_tokens_per_day.unwrap_or(old.max_tokens_per_day),
+            max_runs_per_principal: update.max_runs_per_principal.unwrap_or(old.max_runs_per_principal),
             max_input_bytes: update.max_input_bytes.unwrap_or(old.max_input_bytes),
             max_session_tokens: update.max_session_tokens.unwrap_or(old.max_session_tokens),
             chat_template: match &update.chat_template {
@@ -65,6 +69,8 @@ impl Config {
         check_range("max_heap_bytes", self.max_heap_bytes, 64 << 20, 4 << 30)?;
         check_range("max_sessions", self.max_sessions.into(), 1, 100_000)?;
         check_range("max_sessions_per_principal", self.max_sessions_per_principal.into(), 1, 100_000)?;
+        check_range("max_tokens_per_day", self.max_tokens_per_day, 1, u64::MAX)?;
+        check_range("max_runs_per_principal", self.max_runs_per_principal.into(), 1, 100_000)?;
         check_range("max_input_bytes", self.max_input_bytes.into(), 1, 2 << 20)?;
         check_range("max_session_tokens", self.max_session_tokens.into(), 1, 1 << 20)?;
         check_principals("operators", &self.operators)?;
@@ -86,6 +92,8 @@ impl Config {
             residency: Some(self.residency),
             max_sessions: Some(self.max_sessions),
             max_sessions_per_principal: Some(self.max_sessions_per_principal),
+            max_tokens_per_day: Some(self.max_tokens_per_day),
+            max_runs_per_principal: Some(self.max_runs_per_principal),
             max_input_bytes: Some(self.max_input_bytes),
             max_session_tokens: Some(self.max_session_tokens),
             chat_template: self.chat_template.clone(),
@@ -165,6 +173,7 @@ mod tests {
             generate_access: Some(GenerateAccess::AllowList),
             users: Some(vec![Principal::from_slice(&[1])]),
             max_sessions: Some(7),
+            max_tokens_per_day: Some(u64::MAX),
             kv_cache_bits: Some(KvCacheBits::Bits8),
             ..ConfigUpdate::default()
         };
@@ -186,6 +195,8 @@ mod tests {
         refused(ConfigUpdate { max_heap_bytes: Some(5 << 30), ..default() }, "max_heap_bytes");
         refused(ConfigUpdate { max_sessions: Some(0), ..default() }, "max_sessions");
         refused(ConfigUpdate { max_sessions_per_principal: Some(0), ..default() }, "max_sessions_per_principal");
+        refused(ConfigUpdate { max_tokens_per_day: Some(0), ..default() }, "max_tokens_per_day");
+        refused(ConfigUpdate { max_runs_per_principal: Some(100_001), ..default() }, "max_runs_per_principal");
         refused(ConfigUpdate { max_input_bytes: Some(u32::MAX), ..default() }, "max_input_bytes");
         refused(ConfigUpdate { max_session_tokens: Some(0), ..default() }, "max_session_tokens");
         refused(ConfigUpdate { operators: Some(vec![Principal::anonymous()]), ..default() }, "operators");

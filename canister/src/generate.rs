@@ -13,8 +13,10 @@ use model_core::session::{Session, SessionOptions, SessionRecord, Step};
 use crate::api::Error;
 use crate::load::Serving;
 use crate::memory::Memories;
-use crate::session_head::Head;
+use crate::queue::{Cache, Queue};
+use crate::session_head::{Driver, Head, Usage};
 use crate::session_store::SessionStore;
+use crate::usage::{TokenUsage, day_of};
 
 /// A session that was advanced this recently is taken to be advanced again.
 const IN_USE_NS: u64 = 60_000_000_000;
@@ -28,15 +30,6 @@ struct Live {
     reserved_bytes: u64,
     /// Time of the last use.
     used_ns: u64,
-}
-
-/// A session that the canister advances by itself.
-struct Running {
-    id: u64,
-    /// Bytes its cache can come to take.
-    cache_bytes: u64,
-    /// Tick of the last turn.
-    turn: u64,
 }
 
 /// What an advance did.
@@ -68,40 +61,52 @@ pub struct Work {
 /// All sessions, stored and live.
 pub struct Sessions<M: Memory> {
     store: SessionStore<M>,
+    usage: TokenUsage<M>,
+    queue: Queue,
     live: BTreeMap<u64, Live>,
-    running: Vec<Running>,
     tick: u64,
 }
 
-impl<M: Memory> Sessions<M> {
-    /// Opens the sessions as they were left; those that ran go on running.
+impl<M: Memory + Clone> Sessions<M> {
+    /// Opens the sessions as they were left; those that ran go on running, and those that were to end with a call do so,
+    /// because calls do not survive an upgrade.
     ///
     /// # Errors
     /// [`Error::Damaged`].
-    pub fn open(memories: &Memories<M>) -> Result<Self, Error> {
-        let store = SessionStore::open(memories);
-        let mut running = Vec::new();
-        for id in store.ids(None, 0, usize::MAX) {
-            if store.head(id)?.is_some_and(|head| head.running) {
-                running.push(Running { id, cache_bytes: 0, turn: 0 });
+    pub fn open(memories: &Memories<M>, now_ns: u64) -> Result<Self, Error> {
+        let today = day_of(now_ns);
+        let (mut usage, mut queue) = (TokenUsage::open(memories, today), Queue::default());
+        let mut left_over = Vec::new();
+        let store = SessionStore::open(memories, |id, head| {
+            if head.usage.day == today {
+                usage.add(head.owner, today, head.usage.tokens.into());
             }
-        }
-        Ok(Self { store, live: BTreeMap::new(), running, tick: 0 })
+            match head.driver {
+                Driver::Owner => {}
+                Driver::Canister => queue.push(id, head),
+                Driver::Call => left_over.push((id, head.clone())),
+            }
+        })?;
+        let mut sessions = Self { store, usage, queue, live: BTreeMap::new(), tick: 0 };
+        left_over.iter().for_each(|(id, head)| sessions.delete(*id, head, now_ns));
+        Ok(sessions)
     }
+}
 
+impl<M: Memory> Sessions<M> {
     /// What is stored.
     pub fn store(&self) -> &SessionStore<M> {
         &self.store
     }
 
-    /// Whether a session runs by itself.
-    pub fn any_running(&self) -> bool {
-        !self.running.is_empty()
+    /// Who waits for a turn.
+    pub fn queue(&self) -> &Queue {
+        &self.queue
     }
 
-    /// How many do.
-    pub fn running_count(&self) -> usize {
-        self.running.len()
+    /// Tokens computed for `owner` on the day of `now_ns`.
+    pub fn tokens_of(&self, owner: &Principal, now_ns: u64) -> u64 {
+        self.usage.used(owner, day_of(now_ns))
     }
 
     /// Heap bytes of all keys and values.
@@ -124,14 +129,18 @@ impl<M: Memory> Sessions<M> {
         self.live.clear();
     }
 
-    /// Stores a new session.
-    pub fn create(&mut self, id: u64, owner: Principal, serving: &Serving, session: Session, now_ns: u64) -> Head {
+    /// Stores a new session. One that answers a call waits for its turns from now on.
+    ///
+    /// # Errors
+    /// [`Error::StableMemoryFull`].
+    pub fn create(&mut self, new: NewSession<'_>, session: Session, now_ns: u64) -> Result<(), Error> {
+        let NewSession { id, owner, driver, serving } = new;
         let head = Head {
             owner,
             model: serving.file_hash(),
             created_ns: now_ns,
             updated_ns: now_ns,
-            running: false,
+            driver,
             finish: None,
             prompt_tokens: 0,
             generated_tokens: 0,
@@ -139,17 +148,23 @@ impl<M: Memory> Sessions<M> {
             text_bytes: 0,
             cache_positions: 0,
             kv_cache: CachePrecision::default(),
+            usage: Usage::default(),
+            record_bytes: 0,
             error: None,
         };
         self.insert_live(id, session);
-        self.save(id, head, now_ns)
+        let head = self.save(id, head, now_ns)?;
+        if driver == Driver::Call {
+            self.queue.push(id, &head);
+        }
+        Ok(())
     }
 
     /// Computes until the budget is exhausted, `max_tokens` are generated or the session is finished, and
     /// saves. A session that failed is saved too, with what it had achieved.
     ///
     /// # Errors
-    /// [`Error::ModelChanged`], or what the model says.
+    /// [`Error::ModelChanged`], [`Error::StableMemoryFull`], or what the model says.
     pub fn advance(
         &mut self,
         id: u64,
@@ -158,16 +173,23 @@ impl<M: Memory> Sessions<M> {
         budget: &mut dyn Budget,
         limits: Limits,
     ) -> Result<Advanced, Error> {
+        self.store.ensure_room(head.record_bytes.into())?;
         let session = self.wake(id, &head, serving)?;
         let (text_from, tokens_from) = (session.full_text().len(), session.tokens().len());
+        let cached = session.cached_tokens();
         session.set_profile(limits.profile);
-        let worked = work(session, &serving.model, budget, limits.max_tokens);
+        let worked = work(session, &serving.model, budget, limits);
+        let computed = session.cached_tokens().saturating_sub(cached) as u32;
         let profile = session.profile();
         let spent = profile.range().map(|(started, ended)| Work { started, ended, spent: profile.spent() });
         session.set_profile(None);
         let text = session.full_text().get(text_from..).unwrap_or_default().to_owned();
         let tokens = session.tokens().get(tokens_from..).unwrap_or_default().to_vec();
-        let head = self.save(id, head, limits.now_ns);
+        let today = day_of(limits.now_ns);
+        self.usage.add(head.owner, today, computed.into());
+        let before = if head.usage.day == today { head.usage.tokens } else { 0 };
+        let usage = Usage { day: today, tokens: before.saturating_add(computed) };
+        let head = self.save(id, Head { usage, ..head }, limits.now_ns)?;
         self.reserve(id, &head, &serving.model, limits.now_ns);
         self.evict(id, limits.cache_bytes);
         worked.map(|()| Advanced { head, text, text_from: text_from as u64, tokens, work: spent })
@@ -191,7 +213,7 @@ impl<M: Memory> Sessions<M> {
     /// Goes on with a finished session after `tokens`.
     ///
     /// # Errors
-    /// [`Error::ModelChanged`], or tokens that do not fit.
+    /// [`Error::ModelChanged`], [`Error::StableMemoryFull`], or tokens that do not fit.
     pub fn append(
         &mut self,
         id: u64,
@@ -203,14 +225,14 @@ impl<M: Memory> Sessions<M> {
     ) -> Result<Head, Error> {
         let session = self.wake(id, &head, serving)?;
         session.append(&serving.model, tokens, max_tokens)?;
-        Ok(self.save(id, head, now_ns))
+        self.save(id, head, now_ns)
     }
 
     /// Makes a finished session what [`Session::new`] makes of `prompt` and `options`, keeping what both begin with. Also
     /// returns of how many tokens keys and values were kept.
     ///
     /// # Errors
-    /// [`Error::ModelChanged`], or input that does not fit.
+    /// [`Error::ModelChanged`], [`Error::StableMemoryFull`], or input that does not fit.
     pub fn restart(
         &mut self,
         id: u64,
@@ -223,84 +245,71 @@ impl<M: Memory> Sessions<M> {
         let session = self.wake(id, &head, serving)?;
         session.restart(&serving.model, prompt, options)?;
         let kept = session.cached_tokens() as u32;
-        Ok((self.save(id, head, now_ns), kept))
+        Ok((self.save(id, head, now_ns)?, kept))
     }
 
-    /// Ends generation. Needs no model.
+    /// Ends generation. Needs no model, and no room: what is stored grows by next to nothing.
     ///
     /// # Errors
     /// [`Error::Damaged`].
     pub fn cancel(&mut self, id: u64, mut head: Head, now_ns: u64) -> Result<Head, Error> {
-        self.stop(id);
-        head.running = false;
-        if let Some(live) = self.live.get_mut(&id) {
-            live.session.cancel();
-            return Ok(self.save(id, head, now_ns));
-        }
-        let mut record = self.store.record(id)?;
-        record.cancel();
-        Ok(self.put(id, head, &record, now_ns))
+        self.queue.remove(id, &head.owner);
+        head.driver = Driver::Owner;
+        let record = match self.live.get_mut(&id) {
+            Some(live) => {
+                live.session.cancel();
+                live.session.record()
+            }
+            None => {
+                let mut record = self.store.record(id)?;
+                record.cancel();
+                record
+            }
+        };
+        Ok(self.put(id, head, &record, record.to_bytes(), now_ns))
     }
 
     /// Forgets a session.
-    pub fn delete(&mut self, id: u64, owner: &Principal) {
-        self.stop(id);
+    pub fn delete(&mut self, id: u64, head: &Head, now_ns: u64) {
+        self.queue.remove(id, &head.owner);
         self.live.remove(&id);
-        self.store.remove(id, owner);
+        self.store.remove(id, &head.owner);
+        self.usage.keep(&head.owner, head.usage, day_of(now_ns));
     }
 
     /// Lets a session run by itself from now on.
     pub fn run(&mut self, id: u64, mut head: Head) -> Head {
-        if head.finish.is_some() {
+        if head.finish.is_some() || head.driver == Driver::Call {
             return head;
         }
-        (head.running, head.error) = (true, None);
+        (head.driver, head.error) = (Driver::Canister, None);
         self.store.put_head(id, &head);
-        if !self.running.iter().any(|running| running.id == id) {
-            self.running.push(Running { id, cache_bytes: 0, turn: 0 });
-        }
+        self.queue.push(id, &head);
         head
     }
 
-    /// Lets a session run no longer, because it is finished or for `error`.
-    pub fn rest(&mut self, id: u64, mut head: Head, error: Option<Error>) {
-        self.stop(id);
-        (head.running, head.error) = (false, error);
+    /// Lets a session wait for turns no longer, because it is finished or for `error`.
+    pub fn rest(&mut self, id: u64, mut head: Head, error: Option<Error>) -> Head {
+        self.queue.remove(id, &head.owner);
+        if head.driver == Driver::Canister {
+            head.driver = Driver::Owner;
+        }
+        head.error = error;
         self.store.put_head(id, &head);
+        head
     }
 
-    /// The running session whose turn it is. Of those that fit the heap together, in the order in which they
-    /// were started, the one that waited longest: so all advance, and no cache is built only to be dropped.
+    /// The session whose turn it is, see [`Queue::next`].
     ///
     /// # Errors
     /// [`Error::Damaged`].
     pub fn next_turn(&mut self, model: &Model, cache_bytes: u64) -> Result<Option<(u64, Head)>, Error> {
-        self.tick += 1;
-        let mut taken = 0u64;
-        let mut next: Option<&mut Running> = None;
-        for running in &mut self.running {
-            if running.cache_bytes == 0 {
-                running.cache_bytes = self.store.head(running.id)?.map_or(0, |head| head.cache_bytes(model)).max(1);
-            }
-            taken = taken.saturating_add(running.cache_bytes);
-            if next.is_some() && taken > cache_bytes {
-                break;
-            }
-            if next.as_ref().is_none_or(|next| running.turn < next.turn) {
-                next = Some(running);
-            }
-        }
-        let Some(next) = next else { return Ok(None) };
-        next.turn = self.tick;
-        let id = next.id;
+        let bytes = |cache: Cache| model.cache_bytes(cache.positions as usize, cache.precision);
+        let Some(id) = self.queue.next(bytes, cache_bytes) else { return Ok(None) };
         match self.store.head(id)? {
             Some(head) => Ok(Some((id, head))),
             None => Err(Error::Damaged { message: format!("session {id} runs but is not stored") }),
         }
-    }
-
-    fn stop(&mut self, id: u64) {
-        self.running.retain(|running| running.id != id);
     }
 
     fn insert_live(&mut self, id: u64, session: Session) -> &mut Session {
@@ -331,14 +340,18 @@ impl<M: Memory> Sessions<M> {
         }
     }
 
-    fn save(&mut self, id: u64, head: Head, now_ns: u64) -> Head {
-        match self.live.get(&id).map(|live| live.session.record()) {
-            Some(record) => self.put(id, head, &record, now_ns),
-            None => head,
+    /// Stores the session in the heap. If that is refused the heap forgets it, so that what is stored stays true.
+    fn save(&mut self, id: u64, head: Head, now_ns: u64) -> Result<Head, Error> {
+        let Some(record) = self.live.get(&id).map(|live| live.session.record()) else { return Ok(head) };
+        let bytes = record.to_bytes();
+        if let Err(error) = self.store.ensure_room(bytes.len() as u64) {
+            self.live.remove(&id);
+            return Err(error);
         }
+        Ok(self.put(id, head, &record, bytes, now_ns))
     }
 
-    fn put(&mut self, id: u64, head: Head, record: &SessionRecord, now_ns: u64) -> Head {
+    fn put(&mut self, id: u64, head: Head, record: &SessionRecord, bytes: Vec<u8>, now_ns: u64) -> Head {
         let (tokens, generated) = (record.tokens().len(), record.generated_tokens());
         let remaining_tokens = record.remaining_tokens();
         let head = Head {
@@ -350,9 +363,10 @@ impl<M: Memory> Sessions<M> {
             text_bytes: record.full_text().len() as u64,
             cache_positions: tokens as u64 + u64::from(remaining_tokens),
             kv_cache: record.options().kv_cache,
+            record_bytes: bytes.len() as u32,
             ..head
         };
-        self.store.put(id, &head, record);
+        self.store.put(id, &head, bytes);
         head
     }
 
@@ -368,11 +382,25 @@ impl<M: Memory> Sessions<M> {
     }
 }
 
+/// What a session begins with, besides its tokens.
+pub struct NewSession<'a> {
+    /// Its id.
+    pub id: u64,
+    /// Who makes it.
+    pub owner: Principal,
+    /// Who advances it.
+    pub driver: Driver,
+    /// The model.
+    pub serving: &'a Serving,
+}
+
 /// What bounds one advance, besides the budget.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// New tokens.
     pub max_tokens: Option<u32>,
+    /// Tokens computed; a batch of a prompt may pass it.
+    pub max_computed: u64,
     /// Tells where the instructions go.
     pub profile: Option<Counter>,
     /// Heap for all caches.
@@ -381,15 +409,17 @@ pub struct Limits {
     pub now_ns: u64,
 }
 
-fn work(session: &mut Session, model: &Model, budget: &mut dyn Budget, max_tokens: Option<u32>) -> Result<(), Error> {
-    let mut made = 0;
+fn work(session: &mut Session, model: &Model, budget: &mut dyn Budget, limits: Limits) -> Result<(), Error> {
+    let (mut made, cached) = (0, session.cached_tokens());
     loop {
         match session.step(model, budget)? {
             Step::Finished(_) | Step::Suspended => return Ok(()),
             Step::Token { .. } => made += 1,
             Step::Prefill { .. } => {}
         }
-        if max_tokens.is_some_and(|max| made >= max.max(1)) || budget.exhausted() {
+        let computed = session.cached_tokens().saturating_sub(cached) as u64;
+        let enough = computed >= limits.max_computed || limits.max_tokens.is_some_and(|max| made >= max.max(1));
+        if enough || budget.exhausted() {
             return Ok(());
         }
     }

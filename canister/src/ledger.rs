@@ -6,25 +6,30 @@ use std::ops::Range;
 use ic_stable_structures::{Memory, StableBTreeMap};
 
 use crate::api::{ByteRange, Error};
-use crate::memory::Region;
+use crate::memory::{Headroom, LEDGER, Memories, Region};
 
 /// Separate ranges kept at most; a file of 8 GiB in chunks of 1.9 MB has 4,500.
 const MAX_RANGES: u64 = 65_536;
+/// Stable memory that must be free for another range.
+const ROOM_BYTES: u64 = 64 << 10;
 
 /// Ranges by their start, never empty, overlapping or touching.
 pub struct Ledger<M: Memory> {
     ranges: StableBTreeMap<u64, u64, Region<M>>,
+    headroom: Headroom<M>,
     received: u64,
 }
 
-impl<M: Memory> Ledger<M> {
+impl<M: Memory + Clone> Ledger<M> {
     /// Opens the ledger as it was left.
-    pub fn open(region: Region<M>) -> Self {
-        let ranges = StableBTreeMap::init(region);
+    pub fn open(memories: &Memories<M>) -> Self {
+        let ranges = StableBTreeMap::init(memories.region(LEDGER));
         let received = ranges.iter().map(|entry| entry.value() - entry.key()).sum();
-        Self { ranges, received }
+        Self { ranges, headroom: memories.headroom(), received }
     }
+}
 
+impl<M: Memory> Ledger<M> {
     /// Distinct bytes that have arrived.
     pub fn received(&self) -> u64 {
         self.received
@@ -39,7 +44,7 @@ impl<M: Memory> Ledger<M> {
     /// Notes that `range` has arrived.
     ///
     /// # Errors
-    /// [`Error::LimitExceeded`] if the ranges are scattered beyond measure.
+    /// [`Error::LimitExceeded`] if the ranges are scattered beyond measure, or [`Error::StableMemoryFull`].
     pub fn insert(&mut self, range: Range<u64>) -> Result<(), Error> {
         if range.is_empty() {
             return Ok(());
@@ -52,6 +57,7 @@ impl<M: Memory> Ledger<M> {
                 needed: MAX_RANGES + 1,
             });
         }
+        self.headroom.ensure(ROOM_BYTES)?;
         let mut merged = range;
         for (start, end) in touching {
             self.ranges.remove(&start);
@@ -93,7 +99,6 @@ impl<M: Memory> Ledger<M> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::memory::{LEDGER, Memories};
     use ic_stable_structures::VectorMemory;
     use proptest::prelude::*;
 
@@ -117,14 +122,14 @@ mod tests {
             ranges in proptest::collection::vec((0..TOTAL, 0..20usize), 0..40), from in 0..TOTAL, limit in 1..6usize,
         ) {
             let memory = VectorMemory::default();
-            let mut ledger = Ledger::open(Memories::open(memory.clone()).region(LEDGER));
+            let mut ledger = Ledger::open(&Memories::open(memory.clone()));
             let mut bitmap = vec![false; TOTAL];
             for (start, len) in ranges {
                 let end = (start + len).min(TOTAL);
                 ledger.insert(start as u64..end as u64).unwrap();
                 bitmap[start..end].fill(true);
             }
-            for ledger in [ledger, Ledger::open(Memories::open(memory).region(LEDGER))] {
+            for ledger in [ledger, Ledger::open(&Memories::open(memory))] {
                 prop_assert_eq!(ledger.received(), bitmap.iter().filter(|arrived| **arrived).count() as u64);
                 let expected = gaps(&bitmap, from);
                 let (missing, next) = ledger.missing(from as u64, TOTAL as u64, limit);
@@ -136,7 +141,7 @@ mod tests {
 
     #[test]
     fn refuses_ranges_scattered_beyond_measure() {
-        let mut ledger = Ledger::open(Memories::open(VectorMemory::default()).region(LEDGER));
+        let mut ledger = Ledger::open(&Memories::open(VectorMemory::default()));
         for index in 0..MAX_RANGES {
             ledger.insert(index * 2..index * 2 + 1).unwrap();
         }

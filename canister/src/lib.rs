@@ -14,14 +14,17 @@ pub mod ledger;
 mod llm;
 pub mod load;
 pub mod memory;
+pub mod queue;
 #[cfg(target_arch = "wasm32")]
 mod random;
 pub mod service;
 pub mod session_head;
+pub mod session_index;
 pub mod session_store;
 #[cfg(test)]
 mod testing;
 pub mod upload;
+pub mod usage;
 
 use std::cell::RefCell;
 use std::marker::PhantomData;
@@ -239,6 +242,13 @@ fn session_list(arg: SessionListArg) -> Reply<SessionListOk> {
     with(|service| service.session_list(arg))
 }
 
+/// What the caller has used of its quotas, and when they begin anew. For everybody.
+#[candid_method(query)]
+#[query(hidden)]
+fn quota_status() -> QuotaStatus {
+    with(IcService::quota_status)
+}
+
 /// The settings. For operators.
 #[candid_method(query)]
 #[query(hidden)]
@@ -330,7 +340,7 @@ mod tests {
         let page = include_str!("../../docs/candid.md");
         let interface = super::candid_interface();
         let methods = methods(&interface);
-        assert_eq!(methods.len(), 26);
+        assert_eq!(methods.len(), 27);
         for method in methods {
             assert!(page.contains(&format!("`{method}`")), "docs/candid.md does not mention {method}");
         }
@@ -348,6 +358,8 @@ mod tests {
             ("residency", format!("{:?}", config.residency)),
             ("max_sessions", "1,000".into()),
             ("max_sessions_per_principal", config.max_sessions_per_principal.to_string()),
+            ("max_tokens_per_day", "100,000".into()),
+            ("max_runs_per_principal", config.max_runs_per_principal.to_string()),
             ("max_input_bytes", format!("{} KiB", config.max_input_bytes >> 10)),
             ("max_session_tokens", "32,768".into()),
             ("max_chunk_bytes", "2,000,000".into()),
@@ -356,6 +368,7 @@ mod tests {
             assert!(page.contains(&format!("| `{name}` | {value} |")), "docs/candid.md: {name} is {value}");
         }
         assert_eq!((config.max_sessions, config.max_session_tokens), (1_000, 32_768));
+        assert_eq!(config.max_tokens_per_day, 100_000);
         assert_eq!(crate::api::MAX_CHUNK_BYTES, 2_000_000);
     }
 }

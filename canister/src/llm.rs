@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use ic_cdk::api::{canister_self, msg_caller, msg_deadline, msg_reject, msg_reply, time};
-use ic_cdk::call::{Call, CallFailed};
+use ic_cdk::call::{Call, CallFailed, RejectCode};
 
 use crate::api::{ChatMessage, Error};
 use crate::{by_itself, with, with_mut};
@@ -47,15 +47,19 @@ fn is_close(deadline: u64, begun: u64, now: u64) -> bool {
 struct Chat(u64);
 
 impl Chat {
-    /// One message's worth; whether the answer is over.
+    /// One message's worth of somebody's answer; whether this one is over.
     async fn step(&self) -> Result<bool, String> {
         // Waits for as long as it takes: the callee is this canister, which always answers.
-        let stepped = Call::unbounded_wait(canister_self(), STEP).with_arg(self.0).await;
-        let stepped = stepped.map_err(|failure| match failure {
-            CallFailed::CallRejected(rejection) => rejection.reject_message().to_owned(),
-            failure => failure.to_string(),
-        })?;
-        stepped.candid::<Result<bool, String>>().map_err(|error| error.to_string())?
+        match Call::unbounded_wait(canister_self(), STEP).with_arg(self.0).await {
+            Ok(stepped) => stepped.candid::<Result<bool, String>>().map_err(|error| error.to_string())?,
+            // It trapped, maybe over another's session.
+            Err(CallFailed::CallRejected(rejection)) if rejection.reject_code() == Ok(RejectCode::CanisterError) => {
+                let lost = by_itself(|service| service.chat_step_lost(rejection.reject_message()));
+                lost.map(|()| false).map_err(|error| error.to_string())
+            }
+            Err(CallFailed::CallRejected(rejection)) => Err(rejection.reject_message().to_owned()),
+            Err(failure) => Err(failure.to_string()),
+        }
     }
 }
 

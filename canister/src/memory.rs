@@ -11,7 +11,9 @@ use model_core::source::{ByteSource, SourceError};
 use crate::api::Error;
 
 /// Version of everything below, kept in [`HEADER`]. A canister refuses to start on a newer one.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
+/// Had [`SESSION_OWNERS`] and no [`USAGE`]; becomes the present version when it is opened.
+const LAYOUT_BEFORE_USAGE: u32 = 1;
 
 /// Cell: [`Header`].
 pub const HEADER: MemoryId = MemoryId::new(0);
@@ -29,12 +31,20 @@ pub const SLOT_B: MemoryId = MemoryId::new(5);
 pub const SESSION_HEADS: MemoryId = MemoryId::new(6);
 /// Map: session id to its record: options, tokens, text, as model-core stores them.
 pub const SESSION_RECORDS: MemoryId = MemoryId::new(7);
-/// Map: (owner, session id) to nothing.
+/// Retired with layout version 2. Map: (owner, session id) to nothing, which heads tell too.
 pub const SESSION_OWNERS: MemoryId = MemoryId::new(8);
+/// Map: (day, owner) to the tokens computed on that day for sessions that are deleted.
+pub const USAGE: MemoryId = MemoryId::new(9);
+/// All of the above.
+const ALL: [MemoryId; 10] =
+    [HEADER, CONFIG, DIRECTORY, LEDGER, SLOT_A, SLOT_B, SESSION_HEADS, SESSION_RECORDS, SESSION_OWNERS, USAGE];
 
 /// 2 MiB buckets: 64 GiB can be addressed, and an unused structure costs little.
 const BUCKET_PAGES: u16 = 32;
 const PAGE_BYTES: u64 = 65536;
+const BUCKET_BYTES: u64 = BUCKET_PAGES as u64 * PAGE_BYTES;
+/// What the memory manager can handle.
+const MAX_BUCKETS: u64 = 32_768;
 const MAGIC: &[u8; 8] = b"icllama\0";
 
 /// A virtual memory.
@@ -55,6 +65,38 @@ impl<M: Memory + Clone> Memories<M> {
     /// The memory in which all of them lie.
     pub fn stable(&self) -> M {
         self.stable.clone()
+    }
+}
+
+impl<M: Memory + Clone> Memories<M> {
+    /// What sees to it that there is memory before it is needed.
+    pub fn headroom(&self) -> Headroom<M> {
+        Headroom { stable: self.stable(), regions: ALL.map(|id| self.region(id)) }
+    }
+}
+
+/// Grows stable memory before it is needed, because the structures in it trap where the platform refuses.
+pub struct Headroom<M: Memory> {
+    stable: M,
+    regions: [Region<M>; ALL.len()],
+}
+
+impl<M: Memory> Headroom<M> {
+    /// Sees to it that regions can grow by `bytes` together, whichever they are of at most three.
+    ///
+    /// # Errors
+    /// [`Error::StableMemoryFull`] if the platform refuses.
+    pub fn ensure(&self, bytes: u64) -> Result<(), Error> {
+        let bucket = u64::from(BUCKET_PAGES);
+        let used: u64 = self.regions.iter().map(|region| region.size().div_ceil(bucket)).sum();
+        // Each region may begin another bucket for a part of it.
+        let buckets = used + bytes.div_ceil(BUCKET_BYTES) + 2;
+        // The first page is the memory manager's.
+        let missing = (1 + buckets * bucket).saturating_sub(self.stable.size());
+        if missing > 0 && (buckets > MAX_BUCKETS || self.stable.grow(missing) < 0) {
+            return Err(Error::StableMemoryFull { needed_bytes: missing.saturating_mul(PAGE_BYTES) });
+        }
+        Ok(())
     }
 }
 
@@ -90,8 +132,12 @@ impl<M: Memory> Header<M> {
     /// [`Error::Damaged`] for an unknown magic, length or layout version.
     pub fn open(region: Region<M>) -> Result<Self, Error> {
         let cell = StableCell::init(region, encode_header(1, 1));
-        let (next_session_id, next_upload_id) = decode_header(cell.get())?;
-        Ok(Self { cell, next_session_id, next_upload_id })
+        let (version, next_session_id, next_upload_id) = decode_header(cell.get())?;
+        let mut header = Self { cell, next_session_id, next_upload_id };
+        if version != LAYOUT_VERSION {
+            header.save();
+        }
+        Ok(header)
     }
 
     /// An id that no session ever had.
@@ -124,7 +170,8 @@ fn encode_header(next_session_id: u64, next_upload_id: u64) -> Vec<u8> {
     bytes
 }
 
-fn decode_header(bytes: &[u8]) -> Result<(u64, u64), Error> {
+/// Layout version, next session id, next upload id.
+fn decode_header(bytes: &[u8]) -> Result<(u32, u64, u64), Error> {
     let damaged = |message: String| Err(Error::Damaged { message });
     let Ok(bytes) = <&[u8; 32]>::try_from(bytes) else {
         return damaged(format!("the header has {} bytes instead of 32", bytes.len()));
@@ -135,10 +182,11 @@ fn decode_header(bytes: &[u8]) -> Result<(u64, u64), Error> {
     }
     let word = |at: usize| rest.iter().skip(at).take(8).rev().fold(0u64, |value, byte| value << 8 | u64::from(*byte));
     let version = word(0);
-    if version != u64::from(LAYOUT_VERSION) {
+    let known = [LAYOUT_BEFORE_USAGE, LAYOUT_VERSION].into_iter().find(|known| u64::from(*known) == version);
+    let Some(version) = known else {
         return damaged(format!("layout version {version} was found, this code knows {LAYOUT_VERSION}"));
-    }
-    Ok((word(8), word(16)))
+    };
+    Ok((version, word(8), word(16)))
 }
 
 /// Makes `region` at least `bytes` long. `stable` is the memory in which all regions lie; it is grown first, because
@@ -248,13 +296,34 @@ mod tests {
     #[test]
     fn refuses_a_newer_layout_and_foreign_bytes() {
         let mut bytes = encode_header(1, 1);
-        assert_eq!(decode_header(&bytes), Ok((1, 1)));
-        bytes[8] = 2;
+        assert_eq!(decode_header(&bytes), Ok((2, 1, 1)));
+        bytes[8] = 1;
+        assert_eq!(decode_header(&bytes), Ok((1, 1, 1)));
+        bytes[8] = 3;
         let Err(Error::Damaged { message }) = decode_header(&bytes) else { panic!("a newer layout must be refused") };
-        assert_eq!(message, "layout version 2 was found, this code knows 1");
+        assert_eq!(message, "layout version 3 was found, this code knows 2");
         bytes[0] = b'x';
         assert!(decode_header(&bytes).is_err());
         assert!(decode_header(b"icllama\0").is_err());
+    }
+
+    #[test]
+    fn headroom_is_there_for_any_region_and_not_grown_twice() {
+        let stable = RestrictedMemory::new(VectorMemory::default(), 0..230);
+        let memories = Memories::open(stable.clone());
+        let (headroom, a, b) = (memories.headroom(), memories.slot(0), memories.slot(1));
+        headroom.ensure(3).unwrap();
+        headroom.ensure(BUCKET_BYTES).unwrap();
+        assert_eq!(stable.size(), 1 + 3 * 32);
+        a.grow(1);
+        b.grow(40);
+        assert_eq!(stable.size(), 1 + 3 * 32, "they took what was there");
+        headroom.ensure(2 * BUCKET_BYTES).unwrap();
+        assert_eq!(stable.size(), 1 + 7 * 32);
+        assert_eq!(headroom.ensure(2 * BUCKET_BYTES + 1), Err(Error::StableMemoryFull { needed_bytes: BUCKET_BYTES }));
+        assert!(headroom.ensure(u64::MAX / 2).is_err());
+        a.grow(4 * 32);
+        assert_eq!(headroom.ensure(0), Err(Error::StableMemoryFull { needed_bytes: 2 * BUCKET_BYTES }));
     }
 
     #[test]

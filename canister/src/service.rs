@@ -4,6 +4,7 @@
 mod http;
 pub mod llm;
 mod models;
+mod quotas;
 mod reading;
 mod sessions;
 mod uploads;
@@ -77,7 +78,7 @@ impl<M: Memory + Clone, E: Env> Service<M, E> {
             directory: DirectoryCell::open(memories.region(DIRECTORY))?,
             uploader: Uploader::open(&memories),
             models: Models::open(&memories),
-            sessions: Sessions::open(&memories)?,
+            sessions: Sessions::open(&memories, started_ns)?,
             timer_set_ns: None,
             watched: false,
             verified_last: false,
@@ -192,7 +193,7 @@ impl<M: Memory + Clone, E: Env> Service<M, E> {
         let verify = directory.upload.as_ref().is_some_and(|upload| upload.committed);
         let load = self.models.load_pending(directory);
         let serving = self.models.serving().is_some();
-        let run = self.sessions.any_running() && serving;
+        let run = self.sessions.queue().any_run() && serving;
         if load && !serving {
             Some(Work::Load)
         } else if verify && !(run && self.verified_last) {

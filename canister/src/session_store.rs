@@ -1,33 +1,52 @@
-//! Sessions in stable memory: heads, records and the index by owner. Knows nothing of models or callers.
+//! Sessions in stable memory: heads and records, and who owns them. Knows nothing of models or callers.
 
 use candid::Principal;
 use ic_stable_structures::{Memory, StableBTreeMap};
 use model_core::session::SessionRecord;
 
 use crate::api::Error;
-use crate::memory::{Memories, Region, SESSION_HEADS, SESSION_OWNERS, SESSION_RECORDS};
+use crate::memory::{Headroom, Memories, Region, SESSION_HEADS, SESSION_RECORDS};
 use crate::session_head::Head;
+use crate::session_index::SessionIndex;
 
-/// Owner (length, 29 bytes padded with zeros), then the id big endian.
-type OwnerKey = [u8; 38];
+/// Stable memory that is kept free, in sizes of the largest record. Records share nodes of a tree, at most eleven in each,
+/// and storing or removing one may move those of the nodes beside it.
+const RESERVED_RECORDS: u64 = 32;
+/// Stable memory that is kept free for everything else.
+const RESERVED_BYTES: u64 = 1 << 20;
 
 /// All sessions.
 pub struct SessionStore<M: Memory> {
     heads: StableBTreeMap<u64, Vec<u8>, Region<M>>,
     records: StableBTreeMap<u64, Vec<u8>, Region<M>>,
-    owners: StableBTreeMap<OwnerKey, (), Region<M>>,
+    index: SessionIndex,
+    headroom: Headroom<M>,
+    /// Size of the largest record since the canister started.
+    largest_bytes: u64,
+}
+
+impl<M: Memory + Clone> SessionStore<M> {
+    /// Opens the sessions as they were left, and shows `visit` each of them.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`].
+    pub fn open(memories: &Memories<M>, mut visit: impl FnMut(u64, &Head)) -> Result<Self, Error> {
+        let heads = StableBTreeMap::<u64, Vec<u8>, _>::init(memories.region(SESSION_HEADS));
+        let records = StableBTreeMap::<u64, Vec<u8>, _>::init(memories.region(SESSION_RECORDS));
+        let (mut index, mut largest_bytes) = (SessionIndex::default(), 0);
+        for (id, bytes) in heads.iter().map(|entry| entry.into_pair()) {
+            let head = Head::from_bytes(&bytes)?;
+            index.insert(id, head.owner);
+            let stored = || records.get(&id).map_or(0, |record| record.len() as u64);
+            // Earlier versions of the layout do not tell.
+            largest_bytes = largest_bytes.max(if head.record_bytes > 0 { head.record_bytes.into() } else { stored() });
+            visit(id, &head);
+        }
+        Ok(Self { heads, records, index, headroom: memories.headroom(), largest_bytes })
+    }
 }
 
 impl<M: Memory> SessionStore<M> {
-    /// Opens the sessions as they were left.
-    pub fn open(memories: &Memories<M>) -> Self {
-        Self {
-            heads: StableBTreeMap::init(memories.region(SESSION_HEADS)),
-            records: StableBTreeMap::init(memories.region(SESSION_RECORDS)),
-            owners: StableBTreeMap::init(memories.region(SESSION_OWNERS)),
-        }
-    }
-
     /// Sessions in all.
     pub fn len(&self) -> u64 {
         self.heads.len()
@@ -38,9 +57,9 @@ impl<M: Memory> SessionStore<M> {
         self.heads.is_empty()
     }
 
-    /// Sessions of `owner`.
-    pub fn len_of(&self, owner: &Principal) -> u64 {
-        self.owners.keys_range(owner_key(owner, 0)..=owner_key(owner, u64::MAX)).count() as u64
+    /// Whose sessions there are.
+    pub fn index(&self) -> &SessionIndex {
+        &self.index
     }
 
     /// The head of a session; none if there is no such session.
@@ -60,11 +79,22 @@ impl<M: Memory> SessionStore<M> {
         SessionRecord::from_bytes(&bytes).map_err(|error| Error::Damaged { message: format!("session {id}: {error}") })
     }
 
-    /// Stores a session, new or changed. The owner never changes.
-    pub fn put(&mut self, id: u64, head: &Head, record: &SessionRecord) {
-        self.records.insert(id, record.to_bytes());
+    /// Sees to it that a record of `bytes` can be stored, and that there is room afterwards for whatever makes room.
+    ///
+    /// # Errors
+    /// [`Error::StableMemoryFull`].
+    pub fn ensure_room(&self, bytes: u64) -> Result<(), Error> {
+        let reserve = RESERVED_BYTES + RESERVED_RECORDS * self.largest_bytes.max(bytes);
+        self.headroom.ensure(bytes + reserve)
+    }
+
+    /// Stores a session, new or changed, with the bytes of its record. The owner never changes. Needs room, see
+    /// [`Self::ensure_room`].
+    pub fn put(&mut self, id: u64, head: &Head, record: Vec<u8>) {
+        self.largest_bytes = self.largest_bytes.max(record.len() as u64);
+        self.records.insert(id, record);
         self.put_head(id, head);
-        self.owners.insert(owner_key(&head.owner, id), ());
+        self.index.insert(id, head.owner);
     }
 
     /// Stores a changed head.
@@ -76,7 +106,7 @@ impl<M: Memory> SessionStore<M> {
     pub fn remove(&mut self, id: u64, owner: &Principal) {
         self.heads.remove(&id);
         self.records.remove(&id);
-        self.owners.remove(&owner_key(owner, id));
+        self.index.remove(id, owner);
     }
 
     /// At most `limit` ids after `after`, of one owner or of all.
@@ -84,32 +114,17 @@ impl<M: Memory> SessionStore<M> {
         let Some(first) = after.checked_add(1) else { return Vec::new() };
         match owner {
             None => self.heads.keys_range(first..).take(limit).collect(),
-            Some(owner) => {
-                let keys = self.owners.keys_range(owner_key(owner, first)..=owner_key(owner, u64::MAX));
-                keys.take(limit).map(|key| id_of(&key)).collect()
-            }
+            Some(owner) => self.index.ids_of(owner, first, limit),
         }
     }
-}
-
-fn owner_key(owner: &Principal, id: u64) -> OwnerKey {
-    let mut key = [0; 38];
-    let bytes = owner.as_slice();
-    let fields = [bytes.len() as u8].into_iter().chain(bytes.iter().copied());
-    key.iter_mut().zip(fields).for_each(|(to, from)| *to = from);
-    key.iter_mut().skip(30).zip(id.to_be_bytes()).for_each(|(to, from)| *to = from);
-    key
-}
-
-fn id_of(key: &OwnerKey) -> u64 {
-    key.iter().skip(30).fold(0, |id, byte| id << 8 | u64::from(*byte))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ic_stable_structures::VectorMemory;
-    use model_core::fixtures::TinyLlama;
+    use crate::session_head::{Driver, Usage};
+    use ic_stable_structures::{RestrictedMemory, VectorMemory};
+    use model_core::fixtures::{SplitMix64, TinyLlama};
     use model_core::model::{CachePrecision, LoadOptions, Model};
     use model_core::session::{Session, SessionOptions};
 
@@ -119,7 +134,7 @@ mod tests {
             model: [0; 32],
             created_ns: 0,
             updated_ns: 0,
-            running: false,
+            driver: Driver::Owner,
             finish: None,
             prompt_tokens: 1,
             generated_tokens: 0,
@@ -127,6 +142,8 @@ mod tests {
             text_bytes: 0,
             cache_positions: 10,
             kv_cache: CachePrecision::default(),
+            usage: Usage::default(),
+            record_bytes: 0,
             error: None,
         }
     }
@@ -136,26 +153,63 @@ mod tests {
         Session::new(&model, vec![1, 2, 3], SessionOptions::default()).unwrap().record()
     }
 
+    fn open<M: Memory + Clone>(memory: M) -> SessionStore<M> {
+        SessionStore::open(&Memories::open(memory), |_, _| {}).unwrap()
+    }
+
     #[test]
     fn lists_by_owner_and_after_an_id_also_after_reopening() {
         let memory = VectorMemory::default();
         let [a, b] = [Principal::from_slice(&[1]), Principal::from_slice(&[1, 0])];
         let record = record();
-        let mut store = SessionStore::open(&Memories::open(memory.clone()));
+        let mut store = open(memory.clone());
         for (id, owner) in [(1, a), (2, b), (3, a), (300, a)] {
-            store.put(id, &head(owner), &record);
+            store.put(id, &head(owner), record.to_bytes());
         }
         store.remove(3, &a);
-        let store = SessionStore::open(&Memories::open(memory));
-        assert_eq!((store.ids(Some(&a), 0, 9), store.ids(Some(&b), 0, 9)), (vec![1, 300], vec![2]));
-        assert_eq!(
-            (store.ids(Some(&a), 1, 9), store.ids(None, 1, 1), store.ids(None, 0, 9)),
-            (vec![300], vec![2], vec![1, 2, 300])
-        );
-        assert_eq!((store.len(), store.len_of(&a), store.len_of(&Principal::anonymous())), (3, 2, 0));
-        assert!(store.ids(None, u64::MAX, 9).is_empty());
-        assert_eq!(store.record(1), Ok(record));
-        assert_eq!((store.head(300), store.head(3)), (Ok(Some(head(a))), Ok(None)));
-        assert!(matches!(store.record(3), Err(Error::Damaged { .. })));
+        for store in [store, open(memory)] {
+            assert_eq!((store.ids(Some(&a), 0, 9), store.ids(Some(&b), 0, 9)), (vec![1, 300], vec![2]));
+            assert_eq!(
+                (store.ids(Some(&a), 1, 9), store.ids(None, 1, 1), store.ids(None, 0, 9)),
+                (vec![300], vec![2], vec![1, 2, 300])
+            );
+            let index = store.index();
+            assert_eq!((store.len(), index.len_of(&a), index.len_of(&Principal::anonymous())), (3, 2, 0));
+            assert_eq!([(&a, 1), (&b, 1), (&a, 3)].map(|(owner, id)| index.owns(owner, id)), [true, false, false]);
+            assert!(store.ids(None, u64::MAX, 9).is_empty() && store.ids(Some(&b), 2, 9).is_empty());
+            assert_eq!(store.record(1).as_ref(), Ok(&record));
+            assert_eq!((store.head(300), store.head(3)), (Ok(Some(head(a))), Ok(None)));
+            assert!(matches!(store.record(3), Err(Error::Damaged { .. })));
+            assert_eq!(store.largest_bytes, record.to_bytes().len() as u64);
+        }
+    }
+
+    #[test]
+    fn a_full_memory_refuses_records_and_still_takes_smaller_ones_and_removals() {
+        let (owner, mut random) = (Principal::anonymous(), SplitMix64::new(1));
+        let mut below = |end: u64| random.next_u64() % end;
+        let mut refused = 0;
+        for pages in [200, 240, 330] {
+            let mut store = open(RestrictedMemory::new(VectorMemory::default(), 0..pages));
+            let mut sizes = std::collections::BTreeMap::new();
+            for _ in 0..4_000 {
+                let (id, size) = (below(500), below(60_000) >> below(3));
+                if below(10) < 3 {
+                    store.remove(id, &owner);
+                    sizes.remove(&id);
+                } else if store.ensure_room(size).is_ok() {
+                    store.put(id, &head(owner), vec![id as u8; size as usize]);
+                    sizes.insert(id, size);
+                } else {
+                    refused += 1;
+                    // What was there is changed without asking, as when a session is cancelled.
+                    sizes.keys().for_each(|id| store.put_head(*id, &head(owner)));
+                }
+            }
+            assert!(sizes.iter().all(|(id, size)| store.records.get(id) == Some(vec![*id as u8; *size as usize])));
+            sizes.keys().for_each(|id| store.remove(*id, &owner));
+            assert!(store.is_empty() && store.records.is_empty());
+        }
+        assert!(refused > 100, "{refused}");
     }
 }

@@ -11,7 +11,7 @@ use crate::api::{
 };
 use crate::directory::{Directory, DirectoryCell, Placed, Upload};
 use crate::ledger::Ledger;
-use crate::memory::{LEDGER, Memories, Region, ensure_size};
+use crate::memory::{Memories, Region, ensure_size};
 
 /// More could never be loaded: packed weights have to fit a heap of 4 GiB.
 const MAX_MODEL_BYTES: u64 = 8 << 30;
@@ -51,7 +51,7 @@ impl<M: Memory + Clone> Uploader<M> {
     /// Opens the uploader as it was left.
     pub fn open(memories: &Memories<M>) -> Self {
         let slots = [memories.slot(0), memories.slot(1)];
-        Self { stable: memories.stable(), slots, ledger: Ledger::open(memories.region(LEDGER)), hashing: None }
+        Self { stable: memories.stable(), slots, ledger: Ledger::open(memories), hashing: None }
     }
 
     /// Begins an upload, or returns the present one if it is of the same file. `new_id` is called for a new

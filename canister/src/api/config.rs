@@ -64,6 +64,10 @@ pub struct Config {
     pub max_sessions: u32,
     /// Sessions of one principal.
     pub max_sessions_per_principal: u32,
+    /// Tokens that are computed for one principal on one day (UTC), prompts and answers together. Operators have no limit.
+    pub max_tokens_per_day: u64,
+    /// Sessions of one principal that run by themselves at the same time. Operators have no limit.
+    pub max_runs_per_principal: u32,
     /// Bytes of text in one input, all messages together.
     pub max_input_bytes: u32,
     /// Tokens of one session, prompt and answers together. The model's context is a limit too.
@@ -95,6 +99,10 @@ pub struct ConfigUpdate {
     pub max_sessions: Option<u32>,
     /// Sessions of one principal; at most 100,000.
     pub max_sessions_per_principal: Option<u32>,
+    /// Tokens that are computed for one principal on one day (UTC).
+    pub max_tokens_per_day: Option<u64>,
+    /// Sessions of one principal that run by themselves at the same time; at most 100,000.
+    pub max_runs_per_principal: Option<u32>,
     /// Bytes of text in one input; at most 2 MiB.
     pub max_input_bytes: Option<u32>,
     /// Tokens of one session; at most 1,048,576.
@@ -109,6 +117,28 @@ pub struct ConfigUpdate {
 pub struct InitArg {
     /// Settings that differ from the defaults.
     pub config: Option<ConfigUpdate>,
+}
+
+/// What the caller has used of its quotas.
+#[derive(CandidType, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QuotaStatus {
+    /// Whether the caller is an operator, for whom only the number of sessions is limited.
+    pub unlimited: bool,
+    /// Tokens computed today (UTC): every position of a prompt or an answer whose keys and values were computed, also
+    /// again.
+    pub tokens_today: u64,
+    /// The setting.
+    pub max_tokens_per_day: u64,
+    /// When today ends, in nanoseconds since 1970.
+    pub day_ends_ns: u64,
+    /// Sessions.
+    pub sessions: u32,
+    /// The setting `max_sessions_per_principal`.
+    pub max_sessions: u32,
+    /// Sessions that run by themselves.
+    pub runs: u32,
+    /// The setting `max_runs_per_principal`.
+    pub max_runs: u32,
 }
 
 /// What runs here.

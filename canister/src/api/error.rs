@@ -43,6 +43,18 @@ pub enum Error {
         /// What the call would need.
         needed: u64,
     },
+    /// What one principal may use is used up; `quota_status` tells.
+    #[error("quota {quota} is {max} for each principal, of which {used} are used; {}", renewal(ends_ns))]
+    QuotaExceeded {
+        /// Name of the quota: the setting.
+        quota: String,
+        /// Its present value.
+        max: u64,
+        /// What the caller has used.
+        used: u64,
+        /// When it begins anew, in nanoseconds since 1970: at midnight, UTC. Absent if the caller has to end something.
+        ends_ns: Option<u64>,
+    },
     /// There is no upload with this id (never begun, aborted, or already committed).
     #[error("there is no upload {upload_id}; begin one, or ask upload_status for the present one")]
     UploadNotFound {
@@ -159,4 +171,11 @@ pub enum Error {
         /// What was found where.
         message: String,
     },
+}
+
+fn renewal(ends_ns: &Option<u64>) -> &'static str {
+    match ends_ns {
+        Some(_) => "it begins anew at midnight (UTC)",
+        None => "wait until one of them ends, or end one",
+    }
 }

@@ -33,7 +33,7 @@ impl<M: Memory + Clone, E: Env> Service<M, E> {
             counters: self.counters,
             model: self.model_status(),
             sessions: self.sessions.store().len(),
-            running: self.sessions.running_count() as u64,
+            running: self.sessions.queue().runs() as u64,
             cache_bytes: self.sessions.cache_bytes(),
             cycles: self.env.cycles(),
             access: self.config.generate_access,

@@ -4,40 +4,55 @@ use ic_stable_structures::Memory;
 
 use super::Service;
 use crate::api::{
-    ChatMessage, Error, LlmMessage, LlmMessageV0, LlmRequest, LlmRole, MessageText, SessionAdvanceArg,
-    SessionCreateArg, SessionInput, SessionOptions, SessionState,
+    ChatMessage, Error, LlmMessage, LlmMessageV0, LlmRequest, LlmRole, MessageText, SessionCreateArg, SessionInput,
+    SessionOptions,
 };
 use crate::env::Env;
+use crate::session_head::Driver;
 
 /// Tokens of an answer. The interface has no limit of its own, and the caller waits.
 pub const MAX_ANSWER_TOKENS: u32 = 512;
 
 impl<M: Memory + Clone, E: Env> Service<M, E> {
-    /// Begins an answer: a session of the caller's.
+    /// Begins an answer: a session of the caller's, which waits for its turns.
     ///
     /// # Errors
     /// As `session_create`.
     pub fn chat_begin(&mut self, messages: Vec<ChatMessage>) -> Result<u64, Error> {
         let options = SessionOptions { max_tokens: Some(MAX_ANSWER_TOKENS), ..SessionOptions::default() };
-        let created = self.session_create(SessionCreateArg { input: SessionInput::Messages(messages), options })?;
-        Ok(created.session_id)
+        let arg = SessionCreateArg { input: SessionInput::Messages(messages), options };
+        Ok(self.create(arg, Driver::Call)?.session_id)
     }
 
-    /// Goes on with an answer, for the canister itself, which admitted the caller when the answer began; whether it is
-    /// over.
+    /// Gives the session whose turn it is its turn, be it that of the answer or another's, for the canister itself, which
+    /// admitted the caller when the answer began; whether the answer is over. So every call that waits gets its share of the
+    /// canister, and those who make many calls at once get no more than others.
     ///
     /// # Errors
-    /// As `session_advance`.
+    /// What ended the answer.
     pub fn chat_step(&mut self, session_id: u64) -> Result<bool, Error> {
-        let head = self.sessions.store().head(session_id)?.ok_or(Error::SessionNotFound { session_id })?;
-        if head.finish.is_none() {
-            self.check_heap(session_id, &head)?;
-            let arg = SessionAdvanceArg { session_id, max_instructions: None, max_tokens: None, profile: None };
-            let advanced = self.advance(head, arg)?;
-            let state = self.status_of(session_id, &advanced.head).state;
-            return Ok(matches!(state, SessionState::Finished(_)));
+        if self.chat_is_over(session_id)? {
+            return Ok(true);
         }
-        Ok(true)
+        self.models.ready(self.directory.get())?;
+        self.run_in_background();
+        self.chat_is_over(session_id)
+    }
+
+    /// Notes that a step trapped, which left no trace: the session whose turn it was gets no more.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`].
+    pub fn chat_step_lost(&mut self, reason: &str) -> Result<(), Error> {
+        self.stop_session_in_turn(format!("the canister trapped: {reason}"))
+    }
+
+    fn chat_is_over(&self, session_id: u64) -> Result<bool, Error> {
+        let head = self.stored(session_id)?;
+        match head.error {
+            Some(error) => Err(error),
+            None => Ok(head.finish.is_some()),
+        }
     }
 
     /// The text of an answer so far.
@@ -50,8 +65,8 @@ impl<M: Memory + Clone, E: Env> Service<M, E> {
 
     /// Forgets an answer.
     pub fn chat_end(&mut self, session_id: u64) {
-        if let Ok(Some(head)) = self.sessions.store().head(session_id) {
-            self.sessions.delete(session_id, &head.owner);
+        if let Ok(head) = self.stored(session_id) {
+            self.sessions.delete(session_id, &head, self.env.time_ns());
         }
     }
 }

@@ -13,35 +13,41 @@ use crate::api::{
 };
 use crate::budget::CallBudget;
 use crate::env::Env;
-use crate::generate::{Advanced, Limits, Work};
+use crate::generate::{Advanced, Limits, NewSession, Work};
 use crate::load::Serving;
-use crate::session_head::Head;
+use crate::session_head::{Driver, Head};
 use crate::upload::check_limit;
 
 impl<M: Memory + Clone, E: Env> Service<M, E> {
     /// Makes a session. Nothing is computed yet.
     ///
     /// # Errors
-    /// The caller may not generate, no model is ready, a limit would be passed, or the input does not suit
-    /// the model.
+    /// The caller may not generate, no model is ready, a limit would be passed, a quota or stable memory is used up, or the
+    /// input does not suit the model.
     pub fn session_create(&mut self, arg: SessionCreateArg) -> Result<SessionCreateOk, Error> {
+        self.create(arg, Driver::Owner)
+    }
+
+    pub(super) fn create(&mut self, arg: SessionCreateArg, driver: Driver) -> Result<SessionCreateOk, Error> {
         self.require(Role::User)?;
         let owner = self.env.caller();
         self.check_session_counts()?;
+        self.tokens_left(&owner)?;
         let serving = self.models.ready(self.directory.get())?;
         let (tokens, options) = self.beginning(serving, arg.input, arg.options)?;
         let prompt_tokens = tokens.len() as u32;
         let session = Session::new(&serving.model, tokens, options)?;
-        let session_id = self.header.take_session_id();
+        let id = self.header.take_session_id();
+        self.sessions.create(NewSession { id, owner, driver, serving }, session, self.env.time_ns())?;
         self.counters.prompt_tokens += u64::from(prompt_tokens);
-        self.sessions.create(session_id, owner, serving, session, self.env.time_ns());
-        Ok(SessionCreateOk { session_id, prompt_tokens })
+        Ok(SessionCreateOk { session_id: id, prompt_tokens })
     }
 
     /// Computes as much as one call allows.
     ///
     /// # Errors
-    /// The caller may not generate or has no such session, no model is ready, or the model fails.
+    /// The caller may not generate or has no such session, no model is ready, a quota or stable memory is used up, or the
+    /// model fails.
     pub fn session_advance(&mut self, arg: SessionAdvanceArg) -> Result<SessionProgress, Error> {
         self.require(Role::User)?;
         let start = self.env.instructions();
@@ -61,10 +67,14 @@ impl<M: Memory + Clone, E: Env> Service<M, E> {
     /// Lets the session run by itself; poll `session_output`.
     ///
     /// # Errors
-    /// The caller may not generate or has no such session.
+    /// The caller may not generate, has no such session, or has used up a quota.
     pub fn session_run(&mut self, arg: SessionIdArg) -> Result<SessionStatus, Error> {
         self.require(Role::User)?;
         let head = self.owned(arg.session_id)?;
+        if head.finish.is_none() {
+            self.check_runs(&head)?;
+            self.tokens_left(&head.owner)?;
+        }
         let head = self.sessions.run(arg.session_id, head);
         Ok(self.status_of(arg.session_id, &head))
     }
@@ -80,6 +90,7 @@ impl<M: Memory + Clone, E: Env> Service<M, E> {
         if head.finish.is_none() {
             return Err(Error::SessionNotFinished { session_id: id });
         }
+        self.tokens_left(&head.owner)?;
         self.check_input(&arg.input, None)?;
         let serving = self.models.ready(self.directory.get())?;
         if head.model != serving.file_hash() {
@@ -108,6 +119,7 @@ impl<M: Memory + Clone, E: Env> Service<M, E> {
         if head.finish.is_none() {
             return Err(Error::SessionNotFinished { session_id: id });
         }
+        self.tokens_left(&head.owner)?;
         let serving = self.models.ready(self.directory.get())?;
         if head.model != serving.file_hash() {
             return Err(Error::ModelChanged);
@@ -133,11 +145,11 @@ impl<M: Memory + Clone, E: Env> Service<M, E> {
     /// [`Error::SessionNotFound`].
     pub fn session_delete(&mut self, arg: SessionIdArg) -> Result<(), Error> {
         let head = self.owned_or_controlled(arg.session_id)?;
-        self.sessions.delete(arg.session_id, &head.owner);
+        self.sessions.delete(arg.session_id, &head, self.env.time_ns());
         Ok(())
     }
 
-    /// Gives a running session its turn.
+    /// Gives the session whose turn it is its turn.
     pub(super) fn run_in_background(&mut self) {
         let Some(serving) = self.models.serving() else { return };
         match self.sessions.next_turn(&serving.model, self.config.cache_heap_bytes) {
@@ -147,7 +159,7 @@ impl<M: Memory + Clone, E: Env> Service<M, E> {
         }
     }
 
-    /// Takes the session whose turn it is off the running ones.
+    /// Takes the session whose turn it is out of the queue.
     pub(super) fn stop_session_in_turn(&mut self, reason: String) -> Result<(), Error> {
         let Some(serving) = self.models.serving() else { return Ok(()) };
         if let Some((id, head)) = self.sessions.next_turn(&serving.model, self.config.cache_heap_bytes)? {
@@ -159,7 +171,7 @@ impl<M: Memory + Clone, E: Env> Service<M, E> {
     fn run_turn(&mut self, id: u64, head: Head) {
         let arg = SessionAdvanceArg { session_id: id, max_instructions: None, max_tokens: None, profile: None };
         match self.advance(head.clone(), arg) {
-            Ok(Advanced { head, .. }) if head.finish.is_some() => self.sessions.rest(id, head, None),
+            Ok(Advanced { head, .. }) if head.finish.is_some() => drop(self.sessions.rest(id, head, None)),
             Ok(_) => {}
             Err(error) => {
                 let head = self.sessions.store().head(id).ok().flatten().unwrap_or(head);
@@ -171,30 +183,36 @@ impl<M: Memory + Clone, E: Env> Service<M, E> {
     pub(super) fn advance(&mut self, head: Head, arg: SessionAdvanceArg) -> Result<Advanced, Error> {
         let SessionAdvanceArg { session_id: id, max_instructions, max_tokens, profile } = arg;
         let profile = profile.unwrap_or(false).then(|| self.env.counter());
+        let max_computed = self.tokens_left(&head.owner)?;
         let serving = self.models.ready(self.directory.get())?;
         let mut budget = CallBudget::new(&self.env, self.config.max_instructions, max_instructions);
-        let limits =
-            Limits { max_tokens, profile, cache_bytes: self.config.cache_heap_bytes, now_ns: self.env.time_ns() };
+        let cache_bytes = self.config.cache_heap_bytes;
+        let limits = Limits { max_tokens, max_computed, profile, cache_bytes, now_ns: self.env.time_ns() };
         let advanced = self.sessions.advance(id, head, serving, &mut budget, limits)?;
         self.counters.generated_tokens += advanced.tokens.len() as u64;
-        if advanced.head.finish.is_some() && advanced.head.running {
-            self.sessions.rest(id, advanced.head.clone(), None);
-            return Ok(Advanced { head: Head { running: false, ..advanced.head }, ..advanced });
+        if advanced.head.finish.is_some() && advanced.head.driver != Driver::Owner {
+            let head = self.sessions.rest(id, advanced.head, None);
+            return Ok(Advanced { head, ..advanced });
         }
         Ok(advanced)
     }
 
-    /// The caller's session. Another's is not told apart from none.
+    /// The caller's session. Another's is not told apart from none, not even by what the question costs: only the
+    /// caller's own are looked through.
     pub(super) fn owned(&self, session_id: u64) -> Result<Head, Error> {
-        let caller = self.env.caller();
-        let head = self.sessions.store().head(session_id)?.filter(|head| head.owner == caller);
-        head.ok_or(Error::SessionNotFound { session_id })
+        if !self.sessions.store().index().owns(&self.env.caller(), session_id) {
+            return Err(Error::SessionNotFound { session_id });
+        }
+        self.stored(session_id)
     }
 
     fn owned_or_controlled(&self, session_id: u64) -> Result<Head, Error> {
-        let caller = self.env.caller();
-        let may = |head: &Head| head.owner == caller || self.env.is_controller(&caller);
-        self.sessions.store().head(session_id)?.filter(may).ok_or(Error::SessionNotFound { session_id })
+        if self.env.is_controller(&self.env.caller()) { self.stored(session_id) } else { self.owned(session_id) }
+    }
+
+    /// Anybody's session.
+    pub(super) fn stored(&self, session_id: u64) -> Result<Head, Error> {
+        self.sessions.store().head(session_id)?.ok_or(Error::SessionNotFound { session_id })
     }
 
     pub(super) fn status_of(&self, session_id: u64, head: &Head) -> SessionStatus {
@@ -205,7 +223,7 @@ impl<M: Memory + Clone, E: Env> Service<M, E> {
         let store = self.sessions.store();
         check_limit("max_sessions", self.config.max_sessions.into(), store.len() + 1)?;
         let max = self.config.max_sessions_per_principal.into();
-        check_limit("max_sessions_per_principal", max, store.len_of(&self.env.caller()) + 1)
+        check_limit("max_sessions_per_principal", max, store.index().len_of(&self.env.caller()) + 1)
     }
 
     /// What a session begins with: its first tokens and its options, within the limits.

@@ -3,7 +3,9 @@
 mod access;
 mod generation;
 mod kv_cache;
+mod layout;
 mod limits;
 mod llm;
 mod loading;
+mod quotas;
 mod uploading;

@@ -177,6 +177,36 @@ fn running_sessions_that_do_not_fit_the_heap_together_go_one_after_the_other() {
 }
 
 #[test]
+fn many_sessions_of_one_principal_do_not_hold_up_another() {
+    let mut canister = Canister::serving(&model(1));
+    canister.env.set_cost_per_look(9_000_000_000);
+    let start = |canister: &mut Canister, caller| {
+        let session = canister.create(caller, text("hello"), options(1)).unwrap();
+        run(canister, caller, session);
+        session
+    };
+    let alone = start(&mut canister, OPERATOR);
+    let mut ticks_alone = 0;
+    while canister.tick() {
+        ticks_alone += 1;
+    }
+    let update = ConfigUpdate { max_runs_per_principal: Some(100), ..Default::default() };
+    canister.call(OPERATOR, |service| service.config_set(&update)).unwrap();
+    for _ in 0..100 {
+        start(&mut canister, USER);
+    }
+    let one = start(&mut canister, OTHER);
+    let generated = |canister: &Canister, id| canister.service.stored(id).unwrap().generated_tokens;
+    let mut ticks = 0;
+    while generated(&canister, one) < 24 {
+        assert!(canister.tick());
+        ticks += 1;
+    }
+    assert!((2 * ticks_alone - 1..=2 * ticks_alone + 1).contains(&ticks), "{ticks} instead of {ticks_alone}");
+    assert_eq!(canister.answer(OTHER, one), canister.answer(OPERATOR, alone));
+}
+
+#[test]
 fn a_conversation_goes_on_turn_by_turn() {
     let user = |content: &str| ChatMessage::User(MessageText { content: content.into() });
     let mut canister = Canister::serving(&model(1));

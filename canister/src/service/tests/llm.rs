@@ -88,3 +88,54 @@ fn only_users_are_answered() {
     let refused = canister.call(Principal::anonymous(), |service| service.chat_begin(messages));
     assert_eq!(refused, Err(Error::NotAuthorized { role: Role::User }));
 }
+
+#[test]
+fn calls_of_one_application_do_not_hold_up_another() {
+    let mut canister = chatting();
+    canister.env.set_cost_per_look(9_000_000_000);
+    let messages = || messages_v1(request(vec![user_says("hi")])).unwrap();
+    let many: Vec<_> =
+        (0..20).map(|_| canister.call(USER, |service| service.chat_begin(messages())).unwrap()).collect();
+    let one = canister.call(OTHER, |service| service.chat_begin(messages())).unwrap();
+    // The steps of all calls come in turns, as those of a canister's messages to itself.
+    let mut steps = 0;
+    let over = |canister: &mut Canister, id, steps: &mut u32| {
+        *steps += 1;
+        canister.call(OWN_ID, |service| service.chat_step(id)).unwrap()
+    };
+    'steps: loop {
+        for id in many.iter().chain([&one]) {
+            if over(&mut canister, *id, &mut steps) && *id == one {
+                break 'steps;
+            }
+        }
+    }
+    let alone = chatting_alone();
+    assert!(steps <= 2 * alone + 21, "{steps} steps instead of {alone}");
+    let progress: Vec<_> = many.iter().map(|id| canister.service.stored(*id).unwrap().generated_tokens).collect();
+    assert!(progress.iter().max().unwrap() - progress.iter().min().unwrap() <= 1, "{progress:?}");
+}
+
+/// Steps of an answer that nobody else wants one beside.
+fn chatting_alone() -> u32 {
+    let mut canister = chatting();
+    canister.env.set_cost_per_look(9_000_000_000);
+    let messages = messages_v1(request(vec![user_says("hi")])).unwrap();
+    let id = canister.call(USER, |service| service.chat_begin(messages)).unwrap();
+    (1..).find(|_| canister.call(OWN_ID, |service| service.chat_step(id)).unwrap()).unwrap()
+}
+
+#[test]
+fn answers_end_with_the_calls_that_an_upgrade_ended_and_a_trap_ends_one() {
+    let mut canister = chatting();
+    canister.env.set_cost_per_look(9_000_000_000);
+    let messages = || messages_v1(request(vec![user_says("hi")])).unwrap();
+    let ids = [USER, OTHER].map(|caller| canister.call(caller, |service| service.chat_begin(messages())).unwrap());
+    assert_eq!(canister.env.take_timers(), 0, "calls take their steps themselves");
+    canister.call(OWN_ID, |service| service.chat_step_lost("heap")).unwrap();
+    let lost = canister.call(OWN_ID, |service| service.chat_step(ids[0])).unwrap_err();
+    assert!(matches!(&lost, Error::Model { message, .. } if message.contains("heap")), "{lost}");
+    assert_eq!(canister.call(OWN_ID, |service| service.chat_step(ids[1])), Ok(false));
+    canister.upgrade();
+    assert_eq!(canister.service.sessions.store().len(), 0);
+}
