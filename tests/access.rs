@@ -34,14 +34,75 @@ fn config(generate_access: GenerateAccess) -> ConfigUpdate {
     }
 }
 
-/// What the interface demands of callers; methods about a session know the caller's own only.
-fn needed(method: &str) -> Option<Role> {
+/// Every method of the interface, the canister's own step too.
+fn methods() -> Vec<(CallKind, &'static str)> {
+    let more = [
+        (CallKind::Query, "model_status"),
+        (CallKind::Query, "version"),
+        (CallKind::Query, "quota_status"),
+        (CallKind::Query, "http_request"),
+        (CallKind::Update, "v0_chat"),
+        (CallKind::Update, "v1_chat"),
+        (CallKind::Update, "chat_step"),
+    ];
+    METHODS.iter().copied().chain(more).collect()
+}
+
+/// Whom a method is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum For {
+    Everybody,
+    Operators,
+    Users,
+    /// Users who own the session.
+    OwnersWhoMayGenerate,
+    /// Whoever owns the session.
+    Owners,
+    /// The same, and controllers.
+    OwnersAndControllers,
+    /// The canister.
+    Itself,
+}
+
+/// What the interface promises.
+fn audience(method: &str) -> For {
     match method {
         "upload_begin" | "upload_chunk" | "upload_commit" | "upload_abort" | "model_load_step" | "config_get"
-        | "config_set" => Some(Role::Operator),
-        "session_create" | "session_advance" | "session_run" | "session_append" | "session_restart" => Some(Role::User),
+        | "config_set" => For::Operators,
+        "session_create" | "v0_chat" | "v1_chat" => For::Users,
+        "session_advance" | "session_run" | "session_append" | "session_restart" => For::OwnersWhoMayGenerate,
+        "session_output" | "session_tokens" | "session_digests" | "session_logprobs" | "session_logits" => For::Owners,
+        "session_cancel" | "session_delete" => For::OwnersAndControllers,
+        "chat_step" => For::Itself,
+        "upload_status" | "model_status" | "version" | "quota_status" | "http_request" | "session_list" => {
+            For::Everybody
+        }
+        _ => panic!("nobody said whom {method} is for"),
+    }
+}
+
+/// The role that a method asks for before anything else.
+fn needed(method: &str) -> Option<Role> {
+    match audience(method) {
+        For::Operators => Some(Role::Operator),
+        For::Users | For::OwnersWhoMayGenerate => Some(Role::User),
         _ => None,
     }
+}
+
+/// What becomes of a call, as far as access is concerned: `+` admitted, `.` as if there were no such session, `-` refused.
+fn promised(method: &str, caller: Principal, access: GenerateAccess) -> char {
+    let owns = caller == user();
+    let admitted = match audience(method) {
+        For::Everybody => true,
+        For::Itself => return '-',
+        For::Owners => owns,
+        For::OwnersAndControllers => owns || caller == controller(),
+        For::OwnersWhoMayGenerate if has(caller, Role::User, access) => owns,
+        For::Operators => return if has(caller, Role::Operator, access) { '+' } else { '-' },
+        For::Users | For::OwnersWhoMayGenerate => return if has(caller, Role::User, access) { '+' } else { '-' },
+    };
+    if admitted { '+' } else { '.' }
 }
 
 fn has(caller: Principal, role: Role, access: GenerateAccess) -> bool {
@@ -58,23 +119,24 @@ fn has(caller: Principal, role: Role, access: GenerateAccess) -> bool {
     }
 }
 
-/// An argument that decodes, about things that do not exist.
-fn argument(method: &str) -> Vec<u8> {
-    let id = 77;
+/// An argument that decodes, about the session `id` and an upload that does not exist.
+fn argument(method: &str, id: u64) -> Vec<u8> {
+    let message = LlmMessageV0 { role: LlmRole::User, content: "x".repeat(300_000) };
+    let question = LlmMessage::User { content: message.content.clone() };
     match method {
         "upload_begin" => {
             candid::encode_one(UploadBeginArg { name: String::new(), total_bytes: 0, sha256: Vec::new() })
         }
-        "upload_chunk" => candid::encode_one(UploadChunkArg { upload_id: id, offset: 0, bytes: vec![1] }),
+        "upload_chunk" => candid::encode_one(UploadChunkArg { upload_id: 77, offset: 0, bytes: vec![1] }),
         "upload_status" => candid::encode_one(UploadStatusArg::default()),
-        "upload_commit" => candid::encode_one(UploadCommitArg { upload_id: id, max_instructions: None }),
-        "upload_abort" => candid::encode_one(UploadIdArg { upload_id: id }),
+        "upload_commit" => candid::encode_one(UploadCommitArg { upload_id: 77, max_instructions: None }),
+        "upload_abort" => candid::encode_one(UploadIdArg { upload_id: 77 }),
         "model_load_step" => candid::encode_one(ModelLoadStepArg::default()),
         "session_create" => candid::encode_one(ask("hello", 1)),
         "session_advance" => candid::encode_one(SessionAdvanceArg {
             session_id: id,
             max_instructions: None,
-            max_tokens: None,
+            max_tokens: Some(1),
             profile: None,
         }),
         "session_output" => candid::encode_one(SessionOutputArg { session_id: id, from: 0 }),
@@ -89,9 +151,20 @@ fn argument(method: &str) -> Vec<u8> {
         "session_tokens" | "session_digests" | "session_logprobs" => {
             candid::encode_one(SessionPageArg { session_id: id, from: None, limit: None })
         }
-        "session_list" => candid::encode_one(SessionListArg::default()),
-        "config_get" => candid::encode_args(()),
+        "session_list" => candid::encode_one(SessionListArg { after: Some(id), ..SessionListArg::default() }),
+        "config_get" | "model_status" | "version" | "quota_status" => candid::encode_args(()),
         "config_set" => candid::encode_one(ConfigUpdate::default()),
+        // Too long to be answered, but by whom it may be asked.
+        "v0_chat" => candid::encode_one(LlmRequestV0 { model: String::new(), messages: vec![message] }),
+        "v1_chat" => candid::encode_one(LlmRequest { model: String::new(), messages: vec![question], tools: None }),
+        "chat_step" => candid::encode_one(id),
+        "http_request" => candid::encode_one(HttpRequest {
+            method: "GET".into(),
+            url: "/metrics".into(),
+            headers: Vec::new(),
+            body: Vec::new(),
+            certificate_version: None,
+        }),
         _ => candid::encode_one(SessionIdArg { session_id: id }),
     }
     .unwrap()
@@ -102,30 +175,69 @@ fn refusal(reply: &[u8]) -> Option<Error> {
     candid::decode_one::<Result<candid::Reserved, Error>>(reply).unwrap().err()
 }
 
+/// What becomes of a call, in the signs of [`promised`].
+fn tried(icllama: &mut Icllama, kind: CallKind, method: &str, caller: Principal, id: u64) -> char {
+    let result = icllama.host.call(kind, icllama.canister, caller, method, &argument(method, id));
+    if METHODS.iter().any(|(_, name)| *name == method) {
+        return match result {
+            // Not even executed: the message is refused before it costs anything.
+            Err(reject) if kind == CallKind::Update && reject.error_code == 406 => '-',
+            Err(reject) => panic!("{method} by {caller}: {reject:?}"),
+            Ok(reply) => match refusal(&reply) {
+                Some(Error::NotAuthorized { .. }) if kind == CallKind::Query => '-',
+                Some(Error::NotAuthorized { .. }) => panic!("{method} by {caller} passed the inspection"),
+                Some(Error::SessionNotFound { .. }) => '.',
+                _ => '+',
+            },
+        };
+    }
+    match result {
+        Err(reject) if reject.error_code == 406 && kind == CallKind::Update => {
+            // The methods without results reject otherwise too; the inspection has no reason.
+            if reject.message.contains("limit") { '+' } else { '-' }
+        }
+        Err(reject) => panic!("{method} by {caller}: {reject:?}"),
+        Ok(_) => '+',
+    }
+}
+
 #[test]
 fn every_method_admits_whom_the_settings_name_and_refuses_the_others() {
-    for access in SETTINGS {
-        for mut icllama in Icllama::everywhere(config(access)) {
-            for (kind, method) in METHODS {
-                for caller in callers() {
-                    let result = icllama.host.call(*kind, icllama.canister, caller, method, &argument(method));
-                    let case = format!("{method} by {caller} under {access:?}: {result:?}");
-                    match needed(method).filter(|role| !has(caller, *role, access)) {
-                        None => {
-                            let refused = refusal(&result.expect(&case));
-                            assert!(!matches!(refused, Some(Error::NotAuthorized { .. })), "{case}");
+    let file = tiny(1).build();
+    for mut icllama in Icllama::everywhere(config(GenerateAccess::Anyone)) {
+        icllama.serve("model", &file);
+        let make = |icllama: &mut Icllama| {
+            icllama.config_set(config(GenerateAccess::Anyone)).unwrap();
+            icllama.as_sender(user(), |icllama| icllama.session_create(ask("hello", 99)).unwrap().session_id)
+        };
+        println!(
+            "{:18} {}",
+            "",
+            SETTINGS.map(|access| format!("{access:?}").chars().take(9).collect::<String>()).join(" ")
+        );
+        let mut id = make(&mut icllama);
+        for (kind, method) in methods() {
+            let mut row = Vec::new();
+            for access in SETTINGS {
+                icllama.config_set(config(access)).unwrap();
+                let cell: String = callers()
+                    .map(|caller| {
+                        let sign = tried(&mut icllama, kind, method, caller, id);
+                        assert_eq!(sign, promised(method, caller, access), "{method} by {caller} under {access:?}");
+                        if sign == '+' && audience(method) == For::OwnersAndControllers {
+                            id = make(&mut icllama);
+                            icllama.config_set(config(access)).unwrap();
                         }
-                        // Not even executed: the message is refused before it costs anything.
-                        Some(_) if *kind == CallKind::Update => {
-                            assert_eq!(result.unwrap_err().error_code, 406, "{case}")
-                        }
-                        Some(role) => {
-                            assert_eq!(refusal(&result.expect(&case)), Some(Error::NotAuthorized { role }), "{case}");
-                        }
-                    }
-                }
+                        sign
+                    })
+                    .into_iter()
+                    .collect();
+                row.push(format!("{cell:9}"));
             }
+            println!("{method:18} {}", row.join(" "));
         }
+        println!("each: controller, operator, user (owns the session), other, anonymous");
+        println!("+ admitted, . as if there were no such session, - refused for lack of a role");
     }
 }
 
@@ -168,7 +280,8 @@ fn canisters_are_refused_by_the_methods_themselves() {
             let module = forwarder(icllama.canister, method);
             icllama.host.install(proxy, InstallMode::Reinstall, &module, &[], controller()).unwrap();
             let ask_proxy = |icllama: &mut Icllama| {
-                let reply = icllama.host.call(CallKind::Update, proxy, other(), "forward", &argument(method)).unwrap();
+                let reply =
+                    icllama.host.call(CallKind::Update, proxy, other(), "forward", &argument(method, 77)).unwrap();
                 refusal(&reply)
             };
             let refused = ask_proxy(&mut icllama);
@@ -267,6 +380,66 @@ fn a_session_exists_for_its_owner_alone() {
     }
 }
 
+/// A reply, and the instructions that it cost if the platform tells.
+type Answered = (Result<Vec<u8>, String>, Option<u64>);
+
+fn answered(icllama: &mut Icllama, kind: CallKind, method: &str, caller: Principal, id: u64) -> Answered {
+    icllama.host.heaviest_message();
+    let result = icllama.host.call(kind, icllama.canister, caller, method, &argument(method, id));
+    let without_id = |mut reply: Vec<u8>| {
+        if let Some(at) = reply.windows(8).position(|bytes| bytes == id.to_le_bytes()) {
+            reply.drain(at..at + 8);
+        }
+        reply
+    };
+    (result.map(without_id).map_err(|reject| reject.message), icllama.host.heaviest_message())
+}
+
+#[test]
+fn nothing_tells_a_session_of_somebody_else_from_none() {
+    let file = tiny(1).build();
+    for mut icllama in Icllama::everywhere(config(GenerateAccess::Anyone)) {
+        icllama.serve("model", &file);
+        let mut own = Vec::new();
+        let mut theirs = Vec::new();
+        for round in 0..20 {
+            for (owner, ids) in [(other(), &mut own), (user(), &mut theirs)] {
+                let arg = ask(&"secret ".repeat(round + 1), 3);
+                ids.push(icllama.as_sender(owner, |icllama| icllama.session_create(arg).unwrap().session_id));
+            }
+        }
+        let last = *own.iter().chain(&theirs).max().unwrap();
+        // Ids of others that are, were and will never be. The first call of each method warms up.
+        let gone = theirs.remove(15);
+        icllama.as_sender(user(), |icllama| icllama.session_delete(SessionIdArg { session_id: gone }).unwrap());
+        let foreign = theirs[14];
+        for (kind, method) in methods().into_iter().filter(|(_, method)| method.starts_with("session_")) {
+            if matches!(method, "session_create" | "session_list") {
+                continue;
+            }
+            for caller in [other(), operator(), Principal::anonymous()] {
+                answered(&mut icllama, kind, method, caller, foreign);
+                let is = answered(&mut icllama, kind, method, caller, foreign);
+                let was = answered(&mut icllama, kind, method, caller, gone);
+                let never = answered(&mut icllama, kind, method, caller, gone + 1);
+                assert_eq!((&is, &is), (&was, &never), "{method} by {caller}, ids {foreign}, {gone}");
+                // Beyond all ids nothing is different either, but for where the caller's own ids end.
+                assert_eq!(answered(&mut icllama, kind, method, caller, last + 1_000).0, is.0, "{method} by {caller}");
+            }
+        }
+        // The list shows the caller's own, wherever it is asked to begin.
+        icllama.as_sender(other(), |icllama| {
+            let all = icllama.session_list(SessionListArg::default()).unwrap().sessions;
+            assert_eq!(all.iter().map(|session| session.status.session_id).collect::<Vec<_>>(), own);
+        });
+        for from in [foreign, gone] {
+            let arg = SessionListArg { after: Some(from), ..SessionListArg::default() };
+            let listed = icllama.as_sender(Principal::anonymous(), |icllama| icllama.session_list(arg).unwrap());
+            assert_eq!((listed.sessions, listed.next), (vec![], None));
+        }
+    }
+}
+
 /// Refusals of every method that takes a session and is for its owner alone, or for its owner and
 /// controllers if the caller is none.
 fn calls_about(icllama: &mut Icllama, session_id: u64) -> Vec<(&'static str, Option<Error>)> {
@@ -349,7 +522,6 @@ fn numbers_of_sessions_are_limited_in_all_and_for_each_principal() {
             let gone = icllama.session_delete(SessionIdArg { session_id: first });
             assert_eq!(gone, Err(Error::SessionNotFound { session_id: first }));
         });
-        // Ids are never used twice.
-        assert!(create(&mut icllama, other()).unwrap() > first + 2);
+        assert_ne!(create(&mut icllama, other()).unwrap(), first, "ids are never used twice");
     }
 }

@@ -153,9 +153,8 @@ fn nobody_else_takes_the_canisters_own_steps() {
         let call = |icllama: &mut Icllama, sender| {
             icllama.host.call(CallKind::Update, icllama.canister, sender, "chat_step", &arg)
         };
-        assert_eq!(call(&mut icllama, Principal::anonymous()).unwrap_err().error_code, 406);
-        let reply = call(&mut icllama, controller()).unwrap();
-        let refused = candid::decode_one::<Result<bool, String>>(&reply).unwrap();
-        assert!(refused.unwrap_err().contains("only the canister itself"));
+        for sender in [Principal::anonymous(), controller()] {
+            assert_eq!(call(&mut icllama, sender).unwrap_err().error_code, 406);
+        }
     }
 }

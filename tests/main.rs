@@ -8,6 +8,7 @@ mod life;
 mod llm;
 mod module;
 mod parity;
+mod public;
 mod residency;
 mod rollback;
 mod tokenizer;

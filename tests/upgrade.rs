@@ -36,6 +36,8 @@ fn settings_and_roles_survive() {
         max_sessions_per_principal: Some(3),
         max_tokens_per_day: Some(5_555),
         max_runs_per_principal: Some(4),
+        session_ttl_seconds: Some(0),
+        cycles_floor: Some(7),
         max_input_bytes: Some(999),
         max_session_tokens: Some(77),
         chat_template: Some("chatml".into()),

@@ -8,6 +8,8 @@ use crate::api::{Config, ConfigUpdate, Error, GenerateAccess, KvCacheBits, Resid
 /// Ceiling that no setting may pass: the platform's 40e9 less what saving and replying can cost.
 const MAX_INSTRUCTIONS: u64 = 38_000_000_000;
 const MAX_LIST: usize = 1_000;
+/// Method that the canister calls itself; not part of the interface.
+pub const CHAT_STEP: &str = "chat_step";
 const MAX_TEMPLATE_BYTES: usize = 64 << 10;
 
 impl Default for Config {
@@ -25,6 +27,8 @@ impl Default for Config {
             max_sessions_per_principal: 100,
             max_tokens_per_day: 100_000,
             max_runs_per_principal: 10,
+            session_ttl_seconds: 7 * 86_400,
+            cycles_floor: 500_000_000_000,
             max_input_bytes: 256 << 10,
             max_session_tokens: 32 << 10,
             chat_template: None,
@@ -52,6 +56,8 @@ impl Config {
             max_sessions_per_principal: update.max_sessions_per_principal.unwrap_or(old.max_sessions_per_principal),
             max_tokens_per_day: update.max_tokens_per_day.unwrap_or(old.max_tokens_per_day),
             max_runs_per_principal: update.max_runs_per_principal.unwrap_or(old.max_runs_per_principal),
+            session_ttl_seconds: update.session_ttl_seconds.unwrap_or(old.session_ttl_seconds),
+            cycles_floor: update.cycles_floor.unwrap_or(old.cycles_floor),
             max_input_bytes: update.max_input_bytes.unwrap_or(old.max_input_bytes),
             max_session_tokens: update.max_session_tokens.unwrap_or(old.max_session_tokens),
             chat_template: match &update.chat_template {
@@ -71,6 +77,9 @@ impl Config {
         check_range("max_sessions_per_principal", self.max_sessions_per_principal.into(), 1, 100_000)?;
         check_range("max_tokens_per_day", self.max_tokens_per_day, 1, u64::MAX)?;
         check_range("max_runs_per_principal", self.max_runs_per_principal.into(), 1, 100_000)?;
+        if self.session_ttl_seconds != 0 {
+            check_range("session_ttl_seconds", self.session_ttl_seconds, 60, 3_000_000_000)?;
+        }
         check_range("max_input_bytes", self.max_input_bytes.into(), 1, 2 << 20)?;
         check_range("max_session_tokens", self.max_session_tokens.into(), 1, 1 << 20)?;
         check_principals("operators", &self.operators)?;
@@ -94,6 +103,8 @@ impl Config {
             max_sessions_per_principal: Some(self.max_sessions_per_principal),
             max_tokens_per_day: Some(self.max_tokens_per_day),
             max_runs_per_principal: Some(self.max_runs_per_principal),
+            session_ttl_seconds: Some(self.session_ttl_seconds),
+            cycles_floor: Some(self.cycles_floor),
             max_input_bytes: Some(self.max_input_bytes),
             max_session_tokens: Some(self.max_session_tokens),
             chat_template: self.chat_template.clone(),
@@ -128,8 +139,6 @@ pub fn role_needed(method: &str) -> Option<Role> {
         }
         "session_create" | "session_advance" | "session_run" | "session_append" | "session_restart" | "v0_chat"
         | "v1_chat" => Some(Role::User),
-        // The canister's own, whose calls are not inspected.
-        "chat_step" => Some(Role::Controller),
         _ => None,
     }
 }
@@ -174,6 +183,7 @@ mod tests {
             users: Some(vec![Principal::from_slice(&[1])]),
             max_sessions: Some(7),
             max_tokens_per_day: Some(u64::MAX),
+            session_ttl_seconds: Some(0),
             kv_cache_bits: Some(KvCacheBits::Bits8),
             ..ConfigUpdate::default()
         };
@@ -196,6 +206,7 @@ mod tests {
         refused(ConfigUpdate { max_sessions: Some(0), ..default() }, "max_sessions");
         refused(ConfigUpdate { max_sessions_per_principal: Some(0), ..default() }, "max_sessions_per_principal");
         refused(ConfigUpdate { max_tokens_per_day: Some(0), ..default() }, "max_tokens_per_day");
+        refused(ConfigUpdate { session_ttl_seconds: Some(59), ..default() }, "session_ttl_seconds");
         refused(ConfigUpdate { max_runs_per_principal: Some(100_001), ..default() }, "max_runs_per_principal");
         refused(ConfigUpdate { max_input_bytes: Some(u32::MAX), ..default() }, "max_input_bytes");
         refused(ConfigUpdate { max_session_tokens: Some(0), ..default() }, "max_session_tokens");

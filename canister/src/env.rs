@@ -24,6 +24,8 @@ pub trait Env {
     fn own_id(&self) -> Principal;
     /// The canister's balance.
     fn cycles(&self) -> u128;
+    /// The part of the balance above what the freezing threshold reserves.
+    fn liquid_cycles(&self) -> u128;
     /// Has the platform certify `root`. In updates only.
     fn certify(&self, root: &[u8; 32]);
     /// The platform's certificate for what it was given last; in queries only.
@@ -32,6 +34,8 @@ pub trait Env {
     fn wake_soon(&self);
     /// Asks for a call of [`crate::service::Service::watchdog`] after `delay_ns`.
     fn watch_after(&self, delay_ns: u64);
+    /// Asks for a call of [`crate::service::Service::expiry_due`] after `delay_ns`.
+    fn expire_after(&self, delay_ns: u64);
     /// Writes a line to the canister's log.
     fn log(&self, line: &str);
 }
@@ -43,6 +47,8 @@ pub struct IcEnv {
     pub on_wake: fn(),
     /// What a timer started by [`Env::watch_after`] runs.
     pub on_watch: fn(),
+    /// What a timer started by [`Env::expire_after`] runs.
+    pub on_expiry: fn(),
 }
 
 impl Env for IcEnv {
@@ -78,6 +84,10 @@ impl Env for IcEnv {
         ic_cdk::api::canister_cycle_balance()
     }
 
+    fn liquid_cycles(&self) -> u128 {
+        ic_cdk::api::canister_liquid_cycle_balance()
+    }
+
     fn certify(&self, root: &[u8; 32]) {
         ic_cdk::api::certified_data_set(root);
     }
@@ -97,6 +107,11 @@ impl Env for IcEnv {
     fn watch_after(&self, delay_ns: u64) {
         let on_watch = self.on_watch;
         ic_cdk_timers::set_timer(Duration::from_nanos(delay_ns), async move { on_watch() });
+    }
+
+    fn expire_after(&self, delay_ns: u64) {
+        let on_expiry = self.on_expiry;
+        ic_cdk_timers::set_timer(Duration::from_nanos(delay_ns), async move { on_expiry() });
     }
 
     fn log(&self, line: &str) {

@@ -19,6 +19,7 @@ pub mod queue;
 mod random;
 pub mod service;
 pub mod session_head;
+pub mod session_id;
 pub mod session_index;
 pub mod session_store;
 #[cfg(test)]
@@ -54,7 +55,11 @@ static CANDID: [u8; include_bytes!("../canister.did").len()] = *include_bytes!("
 
 /// Opens the service; a memory or settings that cannot be used refuse the installation or upgrade.
 fn open(arg: Option<InitArg>) {
-    let env = IcEnv { on_wake: || by_itself(IcService::background), on_watch: || by_itself(IcService::watchdog) };
+    let env = IcEnv {
+        on_wake: || by_itself(IcService::background),
+        on_watch: || by_itself(IcService::watchdog),
+        on_expiry: || by_itself(IcService::expiry_due),
+    };
     let service =
         IcService::open(DefaultMemoryImpl::default(), env, arg).unwrap_or_else(|error| trap(error.to_string()));
     SERVICE.set(Some(service));
@@ -360,6 +365,8 @@ mod tests {
             ("max_sessions_per_principal", config.max_sessions_per_principal.to_string()),
             ("max_tokens_per_day", "100,000".into()),
             ("max_runs_per_principal", config.max_runs_per_principal.to_string()),
+            ("session_ttl_seconds", format!("{} days", config.session_ttl_seconds / 86_400)),
+            ("cycles_floor", format!("{}e9", config.cycles_floor / 1_000_000_000)),
             ("max_input_bytes", format!("{} KiB", config.max_input_bytes >> 10)),
             ("max_session_tokens", "32,768".into()),
             ("max_chunk_bytes", "2,000,000".into()),

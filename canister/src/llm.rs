@@ -7,11 +7,10 @@ use std::time::Duration;
 use ic_cdk::api::{canister_self, msg_caller, msg_deadline, msg_reject, msg_reply, time};
 use ic_cdk::call::{Call, CallFailed, RejectCode};
 
+use crate::access::CHAT_STEP;
 use crate::api::{ChatMessage, Error};
 use crate::{by_itself, with, with_mut};
 
-/// Method that the canister calls itself; not part of the interface.
-pub const STEP: &str = "chat_step";
 /// Time that the answer itself has to reach a caller who waits for a limited time.
 const MARGIN: Duration = Duration::from_secs(15);
 
@@ -50,7 +49,7 @@ impl Chat {
     /// One message's worth of somebody's answer; whether this one is over.
     async fn step(&self) -> Result<bool, String> {
         // Waits for as long as it takes: the callee is this canister, which always answers.
-        match Call::unbounded_wait(canister_self(), STEP).with_arg(self.0).await {
+        match Call::unbounded_wait(canister_self(), CHAT_STEP).with_arg(self.0).await {
             Ok(stepped) => stepped.candid::<Result<bool, String>>().map_err(|error| error.to_string())?,
             // It trapped, maybe over another's session.
             Err(CallFailed::CallRejected(rejection)) if rejection.reject_code() == Ok(RejectCode::CanisterError) => {
@@ -69,7 +68,7 @@ impl Drop for Chat {
     }
 }
 
-/// The method [`STEP`].
+/// The method [`CHAT_STEP`].
 pub fn step(session_id: u64) -> Result<bool, String> {
     if msg_caller() != canister_self() {
         return Err("only the canister itself calls this; call v1_chat".into());

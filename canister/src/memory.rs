@@ -4,11 +4,13 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
+use candid::Principal;
 use ic_stable_structures::memory_manager::{MemoryId, MemoryManager, VirtualMemory};
 use ic_stable_structures::{Memory, StableCell};
 use model_core::source::{ByteSource, SourceError};
 
 use crate::api::Error;
+use crate::session_id::SessionIds;
 
 /// Version of everything below, kept in [`HEADER`]. A canister refuses to start on a newer one.
 pub const LAYOUT_VERSION: u32 = 2;
@@ -121,6 +123,8 @@ impl<M: Memory> Memories<M> {
 /// ```
 pub struct Header<M: Memory> {
     cell: StableCell<Vec<u8>, Region<M>>,
+    session_ids: SessionIds,
+    /// Above all ids of sessions that were ever given.
     next_session_id: u64,
     next_upload_id: u64,
 }
@@ -133,18 +137,21 @@ impl<M: Memory> Header<M> {
     pub fn open(region: Region<M>) -> Result<Self, Error> {
         let cell = StableCell::init(region, encode_header(1, 1));
         let (version, next_session_id, next_upload_id) = decode_header(cell.get())?;
-        let mut header = Self { cell, next_session_id, next_upload_id };
+        let session_ids = SessionIds::new(next_session_id);
+        let mut header = Self { cell, session_ids, next_session_id, next_upload_id };
         if version != LAYOUT_VERSION {
             header.save();
         }
         Ok(header)
     }
 
-    /// An id that no session ever had.
-    pub fn take_session_id(&mut self) -> u64 {
-        let id = self.next_session_id;
-        self.next_session_id += 1;
-        self.save();
+    /// An id that no session ever had, for one that `owner` makes at `now_ns`.
+    pub fn take_session_id(&mut self, owner: Principal, now_ns: u64) -> u64 {
+        let id = self.session_ids.take(owner, now_ns);
+        if self.session_ids.next() != self.next_session_id {
+            self.next_session_id = self.session_ids.next();
+            self.save();
+        }
         id
     }
 
@@ -287,10 +294,12 @@ mod tests {
     #[test]
     fn ids_survive_reopening_and_are_never_given_twice() {
         let memory = VectorMemory::default();
-        let mut header = Header::open(Memories::open(memory.clone()).region(HEADER)).unwrap();
-        assert_eq!((header.take_session_id(), header.take_session_id(), header.take_upload_id()), (1, 2, 1));
-        let mut header = Header::open(Memories::open(memory).region(HEADER)).unwrap();
-        assert_eq!((header.take_session_id(), header.take_upload_id()), (3, 2));
+        let mut ids = std::collections::BTreeSet::new();
+        for upload_id in 1..4 {
+            let mut header = Header::open(Memories::open(memory.clone()).region(HEADER)).unwrap();
+            assert!((0..9).all(|_| ids.insert(header.take_session_id(Principal::anonymous(), 7_000_000_000))));
+            assert_eq!(header.take_upload_id(), upload_id);
+        }
     }
 
     #[test]

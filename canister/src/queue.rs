@@ -1,8 +1,6 @@
 //! Whose turn it is among the sessions that the canister advances: their owners take turns, and each owner's sessions take
 //! turns among themselves, so that many sessions get their owner no more than one. Knows nothing of models or memory.
 
-use std::collections::BTreeMap;
-
 use candid::Principal;
 use model_core::model::CachePrecision;
 
@@ -29,6 +27,7 @@ struct Waiting {
 /// The sessions of one owner, in the order in which they came.
 #[derive(Debug)]
 struct Line {
+    owner: Principal,
     sessions: Vec<Waiting>,
     /// Tick of the last turn.
     turn: u64,
@@ -37,62 +36,52 @@ struct Line {
 /// Sessions that wait for their next turns.
 #[derive(Debug, Default)]
 pub struct Queue {
-    /// By place: who came first, or has waited longest since a session of theirs ended, is first to get heap for a cache.
-    lines: BTreeMap<u64, Line>,
-    places: BTreeMap<Principal, u64>,
-    last_place: u64,
+    /// Who came first, or has waited longest since a session of theirs ended, is first to get heap for a cache.
+    lines: Vec<Line>,
     tick: u64,
 }
 
 impl Queue {
     /// Adds a session at the end of its owner's; nothing happens if it is there.
     pub fn push(&mut self, id: u64, head: &Head) {
-        let place = *self.places.entry(head.owner).or_insert_with(|| {
-            self.last_place += 1;
-            self.last_place
-        });
         // Who comes has to wait for a round, like who had a turn just now: coming again and again gives no more turns.
         let turn = self.tick;
-        let line = self.lines.entry(place).or_insert_with(|| Line { sessions: Vec::new(), turn });
-        if line.sessions.iter().all(|waiting| waiting.id != id) {
-            let cache = Cache { positions: head.cache_positions, precision: head.kv_cache };
-            line.sessions.push(Waiting { id, driver: head.driver, cache, turn });
+        let cache = Cache { positions: head.cache_positions, precision: head.kv_cache };
+        let waiting = Waiting { id, driver: head.driver, cache, turn };
+        match self.lines.iter_mut().find(|line| line.owner == head.owner) {
+            None => self.lines.push(Line { owner: head.owner, sessions: vec![waiting], turn }),
+            Some(line) if line.sessions.iter().all(|other| other.id != id) => line.sessions.push(waiting),
+            Some(_) => {}
         }
     }
 
     /// Removes a session if it is there. Its owner goes behind the others in the order in which caches get heap.
     pub fn remove(&mut self, id: u64, owner: &Principal) {
-        let Some(place) = self.places.get(owner).copied() else { return };
-        let Some(mut line) = self.lines.remove(&place) else { return };
+        let Some(at) = self.lines.iter().position(|line| line.owner == *owner) else { return };
+        let Some(line) = self.lines.get_mut(at) else { return };
         let before = line.sessions.len();
         line.sessions.retain(|waiting| waiting.id != id);
-        if line.sessions.is_empty() {
-            self.places.remove(owner);
-            return;
+        if line.sessions.len() < before {
+            let line = self.lines.remove(at);
+            if !line.sessions.is_empty() {
+                self.lines.push(line);
+            }
         }
-        let place = if line.sessions.len() < before { self.last_place + 1 } else { place };
-        self.last_place = self.last_place.max(place);
-        self.places.insert(*owner, place);
-        self.lines.insert(place, line);
     }
 
     /// Sessions that run by themselves.
     pub fn runs(&self) -> usize {
-        self.lines.values().map(Line::runs).sum()
+        self.lines.iter().map(Line::runs).sum()
     }
 
     /// Whether a session runs by itself.
     pub fn any_run(&self) -> bool {
-        self.lines.values().any(|line| line.runs() > 0)
+        self.lines.iter().any(|line| line.runs() > 0)
     }
 
     /// Sessions of `owner` that run by themselves.
     pub fn runs_of(&self, owner: &Principal) -> usize {
-        self.line_of(owner).map_or(0, Line::runs)
-    }
-
-    fn line_of(&self, owner: &Principal) -> Option<&Line> {
-        self.lines.get(self.places.get(owner)?)
+        self.lines.iter().find(|line| line.owner == *owner).map_or(0, Line::runs)
     }
 
     /// The session whose turn it is, of which the turn is noted. Only those take turns whose caches, of `bytes` each, fit
@@ -100,10 +89,10 @@ impl Queue {
     /// and so on; the very first fits always.
     pub fn next(&mut self, bytes: impl Fn(Cache) -> u64, room: u64) -> Option<u64> {
         let mut taken = 0u64;
-        let mut next: Option<((u64, u64), u64, usize)> = None;
-        let longest = self.lines.values().map(|line| line.sessions.len()).max()?;
+        let mut next: Option<((u64, u64), usize, usize)> = None;
+        let longest = self.lines.iter().map(|line| line.sessions.len()).max()?;
         'all: for index in 0..longest {
-            for (place, line) in &self.lines {
+            for (at, line) in self.lines.iter().enumerate() {
                 let Some(waiting) = line.sessions.get(index) else { continue };
                 taken = taken.saturating_add(bytes(waiting.cache).max(1));
                 if next.is_some() && taken > room {
@@ -111,13 +100,13 @@ impl Queue {
                 }
                 let turns = (line.turn, waiting.turn);
                 if next.is_none_or(|(least, ..)| turns < least) {
-                    next = Some((turns, *place, index));
+                    next = Some((turns, at, index));
                 }
             }
         }
-        let (_, place, index) = next?;
+        let (_, at, index) = next?;
         self.tick += 1;
-        let line = self.lines.get_mut(&place)?;
+        let line = self.lines.get_mut(at)?;
         line.turn = self.tick;
         let waiting = line.sessions.get_mut(index)?;
         waiting.turn = self.tick;

@@ -1,6 +1,7 @@
 //! The canister's state machine: who may call, what a call does, what goes on by itself. Pure: the memory
 //! and the platform are parameters, so all of it is tested natively. Knows nothing of `ic_cdk`.
 
+mod expiry;
 mod http;
 pub mod llm;
 mod models;
@@ -11,7 +12,7 @@ mod uploads;
 
 use ic_stable_structures::Memory;
 
-use crate::access::role_needed;
+use crate::access::{CHAT_STEP, role_needed};
 use crate::api::{CanisterInfo, Config, ConfigUpdate, Error, InitArg, MAX_CHUNK_BYTES, Role};
 use crate::directory::DirectoryCell;
 use crate::env::Env;
@@ -40,6 +41,8 @@ pub struct Service<M: Memory, E: Env> {
     sessions: Sessions<M>,
     timer_set_ns: Option<u64>,
     watched: bool,
+    /// When the timer for sessions that expire is due, if one is set.
+    expiry_timer_ns: Option<u64>,
     /// Whether the last background work was a verification.
     verified_last: bool,
     /// Timers lost since the last that did its work.
@@ -54,6 +57,8 @@ enum Work {
     Verify,
     Load,
     Run,
+    /// Only what every message does besides its work.
+    Expire,
 }
 
 impl<M: Memory + Clone, E: Env> Service<M, E> {
@@ -81,6 +86,7 @@ impl<M: Memory + Clone, E: Env> Service<M, E> {
             sessions: Sessions::open(&memories, started_ns)?,
             timer_set_ns: None,
             watched: false,
+            expiry_timer_ns: None,
             verified_last: false,
             lost: 0,
             counters: Counters { started_ns, ..Counters::default() },
@@ -94,7 +100,8 @@ impl<M: Memory + Clone, E: Env> Service<M, E> {
 
     /// Whether a message to `method` is worth executing: false only if the method would refuse the caller.
     pub fn admits_call(&self, method: &str) -> bool {
-        role_needed(method).is_none_or(|role| self.require(role).is_ok())
+        // The canister's own step, whose calls are not inspected, is for nobody who sends messages.
+        method != CHAT_STEP && role_needed(method).is_none_or(|role| self.require(role).is_ok())
     }
 
     /// The settings. For operators.
@@ -128,14 +135,16 @@ impl<M: Memory + Clone, E: Env> Service<M, E> {
         }
     }
 
-    /// Does one message's worth of what goes on by itself: verifying, loading, running sessions.
+    /// Does one message's worth of what goes on by itself: verifying, loading, running sessions; and deletes some that
+    /// expired.
     pub fn background(&mut self) {
+        self.delete_expired();
         let work = self.pending();
         match work {
             Some(Work::Verify) => self.verify_in_background(),
             Some(Work::Load) => self.load_in_background(),
             Some(Work::Run) => self.run_in_background(),
-            None => {}
+            Some(Work::Expire) | None => {}
         }
         self.verified_last = work == Some(Work::Verify);
         (self.timer_set_ns, self.lost) = (None, 0);
@@ -163,13 +172,14 @@ impl<M: Memory + Clone, E: Env> Service<M, E> {
             Some(Work::Verify) => self.uploader.withdraw_commit(&mut self.directory),
             Some(Work::Load) => self.models.give_up(&mut self.directory, reason.clone()),
             Some(Work::Run) => self.stop_session_in_turn(reason.clone()),
-            None => Ok(()),
+            Some(Work::Expire) | None => Ok(()),
         };
         self.env.log(&format!("background work was given up: {reason} {ended:?}"));
     }
 
     /// Sets a timer if there is something to do in the background. Called after every update.
     pub fn schedule(&mut self) {
+        self.schedule_expiry();
         if self.pending().is_none() {
             return;
         }
@@ -202,6 +212,8 @@ impl<M: Memory + Clone, E: Env> Service<M, E> {
             Some(Work::Load)
         } else if run {
             Some(Work::Run)
+        } else if self.any_expired() {
+            Some(Work::Expire)
         } else {
             None
         }

@@ -34,9 +34,9 @@ impl<M: Memory + Clone> SessionStore<M> {
         let heads = StableBTreeMap::<u64, Vec<u8>, _>::init(memories.region(SESSION_HEADS));
         let records = StableBTreeMap::<u64, Vec<u8>, _>::init(memories.region(SESSION_RECORDS));
         let (mut index, mut largest_bytes) = (SessionIndex::default(), 0);
-        for (id, bytes) in heads.iter().map(|entry| entry.into_pair()) {
-            let head = Head::from_bytes(&bytes)?;
-            index.insert(id, head.owner);
+        for id in heads.keys_range(..) {
+            let head = Head::from_bytes(&heads.get(&id).unwrap_or_default())?;
+            index.insert(id, head.owner, head.updated_ns);
             let stored = || records.get(&id).map_or(0, |record| record.len() as u64);
             // Earlier versions of the layout do not tell.
             largest_bytes = largest_bytes.max(if head.record_bytes > 0 { head.record_bytes.into() } else { stored() });
@@ -94,7 +94,7 @@ impl<M: Memory> SessionStore<M> {
         self.largest_bytes = self.largest_bytes.max(record.len() as u64);
         self.records.insert(id, record);
         self.put_head(id, head);
-        self.index.insert(id, head.owner);
+        self.index.insert(id, head.owner, head.updated_ns);
     }
 
     /// Stores a changed head.

@@ -25,6 +25,8 @@ struct State {
     time_ns: Cell<u64>,
     timers: Cell<u32>,
     watches: Cell<u32>,
+    expiry_ns: Cell<Option<u64>>,
+    liquid_cycles: Cell<u128>,
     log: RefCell<Vec<String>>,
     certified: RefCell<Vec<u8>>,
     certificate: RefCell<Option<Vec<u8>>>,
@@ -52,6 +54,8 @@ impl Default for State {
             time_ns: Cell::new(1_000_000_000),
             timers: Cell::new(0),
             watches: Cell::new(0),
+            expiry_ns: Cell::new(None),
+            liquid_cycles: Cell::new(2_000_000_000_000),
             log: RefCell::default(),
             certified: RefCell::default(),
             certificate: RefCell::default(),
@@ -94,6 +98,15 @@ impl FakeEnv {
     /// Watchdog timers set and not yet taken; takes them.
     pub fn take_watches(&self) -> u32 {
         self.0.watches.take()
+    }
+
+    /// When the last expiry timer is due, if one was set and not yet taken; takes it.
+    pub fn take_expiry(&self) -> Option<u64> {
+        self.0.expiry_ns.take()
+    }
+
+    pub fn set_liquid_cycles(&self, cycles: u128) {
+        self.0.liquid_cycles.set(cycles);
     }
 
     /// What the canister asked to be certified last.
@@ -144,6 +157,10 @@ impl Env for FakeEnv {
         3_000_000_000_000
     }
 
+    fn liquid_cycles(&self) -> u128 {
+        self.0.liquid_cycles.get()
+    }
+
     fn certify(&self, root: &[u8; 32]) {
         self.0.certified.replace(root.to_vec());
     }
@@ -158,6 +175,10 @@ impl Env for FakeEnv {
 
     fn watch_after(&self, _: u64) {
         self.0.watches.set(self.0.watches.get() + 1);
+    }
+
+    fn expire_after(&self, delay_ns: u64) {
+        self.0.expiry_ns.set(Some(self.time_ns() + delay_ns));
     }
 
     fn log(&self, line: &str) {

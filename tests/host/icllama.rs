@@ -323,6 +323,14 @@ impl<H: Host + ?Sized> Icllama<H> {
         self.query("version")
     }
 
+    /// Calls `quota_status`.
+    ///
+    /// # Panics
+    /// If the platform rejects.
+    pub fn quota_status(&mut self) -> QuotaStatus {
+        self.query("quota_status")
+    }
+
     fn query<T: CandidType + DeserializeOwned>(&mut self, method: &str) -> T {
         let args = candid::encode_args(()).unwrap();
         let reply = self.host.call(CallKind::Query, self.canister, self.sender, method, &args).unwrap();

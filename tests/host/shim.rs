@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use candid::{CandidType, Principal};
+use candid::{CandidType, Nat, Principal};
+use local_runner::shim::config::Config;
 use local_runner::shim::limits::Limits;
 use local_runner::shim::reject;
 use local_runner::shim::replica::{self, Replica};
@@ -22,6 +23,13 @@ struct CreateAt {
     specified_id: Option<Principal>,
 }
 
+/// Argument of `provisional_top_up_canister`.
+#[derive(CandidType)]
+struct TopUp {
+    canister_id: Principal,
+    amount: Nat,
+}
+
 /// A replica of the shim.
 pub struct ShimHost {
     replica: Replica,
@@ -31,7 +39,23 @@ pub struct ShimHost {
 impl ShimHost {
     /// A replica with the platform's limits.
     pub fn new() -> Self {
-        Self { replica: Replica::new(Default::default()).unwrap(), heaviest: 0 }
+        Self::of(Config::default())
+    }
+
+    /// One whose canisters begin with so many cycles.
+    pub fn with_cycles(initial_cycles: u128) -> Self {
+        Self::of(Config { initial_cycles, ..Config::default() })
+    }
+
+    fn of(config: Config) -> Self {
+        Self { replica: Replica::new(config).unwrap(), heaviest: 0 }
+    }
+
+    /// Gives a canister more cycles.
+    pub fn top_up(&mut self, canister_id: Principal, amount: u64) {
+        let arg = candid::encode_one(TopUp { canister_id, amount: amount.into() }).unwrap();
+        let method = "provisional_top_up_canister";
+        self.replica.update(Principal::management_canister(), canister_id, method, &arg).result.unwrap();
     }
 
     /// Changes the limits of all messages to come.

@@ -68,6 +68,10 @@ pub struct Config {
     pub max_tokens_per_day: u64,
     /// Sessions of one principal that run by themselves at the same time. Operators have no limit.
     pub max_runs_per_principal: u32,
+    /// Seconds after which a session that nothing changed is deleted; 0 for never. Reading is no change.
+    pub session_ttl_seconds: u64,
+    /// Cycles above the freezing threshold that are not spent on sessions, but kept for the canister's data and its operators.
+    pub cycles_floor: u64,
     /// Bytes of text in one input, all messages together.
     pub max_input_bytes: u32,
     /// Tokens of one session, prompt and answers together. The model's context is a limit too.
@@ -103,6 +107,10 @@ pub struct ConfigUpdate {
     pub max_tokens_per_day: Option<u64>,
     /// Sessions of one principal that run by themselves at the same time; at most 100,000.
     pub max_runs_per_principal: Option<u32>,
+    /// Seconds after which a session that nothing changed is deleted; 60 to 3e9, or 0 for never.
+    pub session_ttl_seconds: Option<u64>,
+    /// Cycles above the freezing threshold that are not spent on sessions.
+    pub cycles_floor: Option<u64>,
     /// Bytes of text in one input; at most 2 MiB.
     pub max_input_bytes: Option<u32>,
     /// Tokens of one session; at most 1,048,576.

@@ -55,6 +55,18 @@ pub enum Error {
         /// When it begins anew, in nanoseconds since 1970: at midnight, UTC. Absent if the caller has to end something.
         ends_ns: Option<u64>,
     },
+    /// The canister has few cycles left and computes nothing more; what is stored can be read, and operators can do all
+    /// they do.
+    #[error(
+        "the canister has {available} cycles above its freezing threshold and keeps {floor} of them for its data and its \
+         operators; top it up, or have an operator lower the setting cycles_floor"
+    )]
+    CyclesLow {
+        /// Its balance above what the freezing threshold reserves.
+        available: u128,
+        /// The setting.
+        floor: u64,
+    },
     /// There is no upload with this id (never begun, aborted, or already committed).
     #[error("there is no upload {upload_id}; begin one, or ask upload_status for the present one")]
     UploadNotFound {
@@ -117,8 +129,9 @@ pub enum Error {
         "the model has no chat template, and it is not seen which built-in one fits; name one in the setting chat_template, or send text or tokens"
     )]
     NoChatTemplate,
-    /// There is no such session, or it belongs to another principal: the two are not told apart.
-    #[error("there is no session {session_id} of this caller")]
+    /// There is no such session, or it belongs to another principal: the two are not told apart. It may have been deleted,
+    /// or have been left alone for longer than the setting `session_ttl_seconds` allows.
+    #[error("there is no session {session_id} of this caller; if there was, it was deleted or left alone for too long")]
     SessionNotFound {
         /// The id asked for.
         session_id: u64,

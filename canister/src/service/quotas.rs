@@ -1,4 +1,5 @@
-//! What one principal may use: tokens a day, sessions that run. Operators, who set the quotas, have none.
+//! What one principal may use, tokens a day and sessions that run, and what the canister keeps for itself. Operators, who
+//! set the quotas, have none.
 
 use candid::Principal;
 use ic_stable_structures::Memory;
@@ -23,6 +24,15 @@ impl<M: Memory + Clone, E: Env> Service<M, E> {
             runs: self.sessions.queue().runs_of(&caller) as u32,
             max_runs: self.config.max_runs_per_principal,
         }
+    }
+
+    /// Checks that there are more cycles than are kept for the canister's data and its operators.
+    ///
+    /// # Errors
+    /// [`Error::CyclesLow`].
+    pub(super) fn check_cycles(&self) -> Result<(), Error> {
+        let (available, floor) = (self.env.liquid_cycles(), self.config.cycles_floor);
+        if available >= u128::from(floor) { Ok(()) } else { Err(Error::CyclesLow { available, floor }) }
     }
 
     /// Tokens that may still be computed for `owner` today: at least one.

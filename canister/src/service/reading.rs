@@ -96,7 +96,7 @@ impl<M: Memory + Clone, E: Env> Service<M, E> {
         ids.truncate(limit);
         let mut sessions = Vec::with_capacity(ids.len());
         for id in &ids {
-            let Some(head) = store.head(*id)? else { continue };
+            let Some(head) = store.head(*id)?.filter(|head| !self.is_expired(head.updated_ns)) else { continue };
             let status = self.status_of(*id, &head);
             let (owner, created_ns, updated_ns) = (head.owner, head.created_ns, head.updated_ns);
             sessions.push(SessionSummary { owner, created_ns, updated_ns, status });

@@ -22,8 +22,8 @@ impl<M: Memory + Clone, E: Env> Service<M, E> {
     /// Makes a session. Nothing is computed yet.
     ///
     /// # Errors
-    /// The caller may not generate, no model is ready, a limit would be passed, a quota or stable memory is used up, or the
-    /// input does not suit the model.
+    /// The caller may not generate, no model is ready, a limit would be passed, a quota, stable memory or cycles are used up,
+    /// or the input does not suit the model.
     pub fn session_create(&mut self, arg: SessionCreateArg) -> Result<SessionCreateOk, Error> {
         self.create(arg, Driver::Owner)
     }
@@ -31,14 +31,16 @@ impl<M: Memory + Clone, E: Env> Service<M, E> {
     pub(super) fn create(&mut self, arg: SessionCreateArg, driver: Driver) -> Result<SessionCreateOk, Error> {
         self.require(Role::User)?;
         let owner = self.env.caller();
+        self.check_cycles()?;
         self.check_session_counts()?;
         self.tokens_left(&owner)?;
         let serving = self.models.ready(self.directory.get())?;
         let (tokens, options) = self.beginning(serving, arg.input, arg.options)?;
         let prompt_tokens = tokens.len() as u32;
         let session = Session::new(&serving.model, tokens, options)?;
-        let id = self.header.take_session_id();
-        self.sessions.create(NewSession { id, owner, driver, serving }, session, self.env.time_ns())?;
+        let now_ns = self.env.time_ns();
+        let id = self.header.take_session_id(owner, now_ns);
+        self.sessions.create(NewSession { id, owner, driver, serving }, session, now_ns)?;
         self.counters.prompt_tokens += u64::from(prompt_tokens);
         Ok(SessionCreateOk { session_id: id, prompt_tokens })
     }
@@ -46,8 +48,8 @@ impl<M: Memory + Clone, E: Env> Service<M, E> {
     /// Computes as much as one call allows.
     ///
     /// # Errors
-    /// The caller may not generate or has no such session, no model is ready, a quota or stable memory is used up, or the
-    /// model fails.
+    /// The caller may not generate or has no such session, no model is ready, a quota, stable memory or cycles are used
+    /// up, or the model fails.
     pub fn session_advance(&mut self, arg: SessionAdvanceArg) -> Result<SessionProgress, Error> {
         self.require(Role::User)?;
         let start = self.env.instructions();
@@ -67,11 +69,12 @@ impl<M: Memory + Clone, E: Env> Service<M, E> {
     /// Lets the session run by itself; poll `session_output`.
     ///
     /// # Errors
-    /// The caller may not generate, has no such session, or has used up a quota.
+    /// The caller may not generate, has no such session, or has used up a quota, or cycles are.
     pub fn session_run(&mut self, arg: SessionIdArg) -> Result<SessionStatus, Error> {
         self.require(Role::User)?;
         let head = self.owned(arg.session_id)?;
         if head.finish.is_none() {
+            self.check_cycles()?;
             self.check_runs(&head)?;
             self.tokens_left(&head.owner)?;
         }
@@ -90,6 +93,7 @@ impl<M: Memory + Clone, E: Env> Service<M, E> {
         if head.finish.is_none() {
             return Err(Error::SessionNotFinished { session_id: id });
         }
+        self.check_cycles()?;
         self.tokens_left(&head.owner)?;
         self.check_input(&arg.input, None)?;
         let serving = self.models.ready(self.directory.get())?;
@@ -119,6 +123,7 @@ impl<M: Memory + Clone, E: Env> Service<M, E> {
         if head.finish.is_none() {
             return Err(Error::SessionNotFinished { session_id: id });
         }
+        self.check_cycles()?;
         self.tokens_left(&head.owner)?;
         let serving = self.models.ready(self.directory.get())?;
         if head.model != serving.file_hash() {
@@ -183,6 +188,7 @@ impl<M: Memory + Clone, E: Env> Service<M, E> {
     pub(super) fn advance(&mut self, head: Head, arg: SessionAdvanceArg) -> Result<Advanced, Error> {
         let SessionAdvanceArg { session_id: id, max_instructions, max_tokens, profile } = arg;
         let profile = profile.unwrap_or(false).then(|| self.env.counter());
+        self.check_cycles()?;
         let max_computed = self.tokens_left(&head.owner)?;
         let serving = self.models.ready(self.directory.get())?;
         let mut budget = CallBudget::new(&self.env, self.config.max_instructions, max_instructions);
@@ -200,17 +206,18 @@ impl<M: Memory + Clone, E: Env> Service<M, E> {
     /// The caller's session. Another's is not told apart from none, not even by what the question costs: only the
     /// caller's own are looked through.
     pub(super) fn owned(&self, session_id: u64) -> Result<Head, Error> {
+        let missing = Error::SessionNotFound { session_id };
         if !self.sessions.store().index().owns(&self.env.caller(), session_id) {
-            return Err(Error::SessionNotFound { session_id });
+            return Err(missing);
         }
-        self.stored(session_id)
+        self.stored(session_id).and_then(|head| if self.is_expired(head.updated_ns) { Err(missing) } else { Ok(head) })
     }
 
     fn owned_or_controlled(&self, session_id: u64) -> Result<Head, Error> {
         if self.env.is_controller(&self.env.caller()) { self.stored(session_id) } else { self.owned(session_id) }
     }
 
-    /// Anybody's session.
+    /// Anybody's session, also if it is to be deleted.
     pub(super) fn stored(&self, session_id: u64) -> Result<Head, Error> {
         self.sessions.store().head(session_id)?.ok_or(Error::SessionNotFound { session_id })
     }

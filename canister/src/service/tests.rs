@@ -1,6 +1,7 @@
 //! The service on a fake platform.
 
 mod access;
+mod expiry;
 mod generation;
 mod kv_cache;
 mod layout;

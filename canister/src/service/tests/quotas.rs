@@ -131,3 +131,48 @@ fn sessions_that_run_at_the_same_time_are_limited() {
     canister.settle();
     assert_eq!(status(&mut canister, USER).runs, 0);
 }
+
+#[test]
+fn below_the_floor_nothing_is_computed_and_everything_else_goes_on() {
+    let mut canister = serving(1_000, 9);
+    canister.env.set_cost_per_look(9_000_000_000);
+    let finished = canister.create(USER, text("hello"), options(1)).unwrap();
+    canister.finish(USER, finished);
+    let [open, running] = [2, 3].map(|seed| canister.create(USER, text("hello"), options(seed)).unwrap());
+    let id = |session_id| SessionIdArg { session_id };
+    canister.call(USER, |service| service.session_run(id(running))).unwrap();
+    let floor = Config::default().cycles_floor;
+    let available = u128::from(floor) - 1;
+    canister.env.set_liquid_cycles(available);
+    let low = Error::CyclesLow { available, floor };
+    let input = || text("a");
+    for caller in [USER, OPERATOR, CONTROLLER] {
+        assert_eq!(canister.create(caller, input(), options(1)), Err(low.clone()));
+    }
+    assert_eq!(canister.advance(USER, open), Err(low.clone()));
+    let refused = canister.call(USER, |service| service.session_run(id(open))).map(drop);
+    assert_eq!(refused, Err(low.clone()));
+    let append = SessionAppendArg { session_id: finished, input: input(), max_tokens: None };
+    assert_eq!(canister.call(USER, |service| service.session_append(append)), Err(low.clone()));
+    let restart = SessionRestartArg { session_id: finished, input: input(), options: options(1) };
+    assert_eq!(canister.call(USER, |service| service.session_restart(restart)), Err(low.clone()));
+    canister.settle();
+    let output = |canister: &mut Canister, session_id| {
+        let arg = SessionOutputArg { session_id, from: 0 };
+        canister.call(USER, |service| service.session_output(arg)).unwrap().status
+    };
+    let rests = output(&mut canister, running);
+    assert_eq!((rests.running, rests.error), (false, Some(low)));
+    // Reading, ending, deleting, uploading and loading.
+    assert_eq!(canister.answer(USER, finished).digests.len(), 24);
+    canister.call(USER, |service| service.session_cancel(id(open))).unwrap();
+    canister.call(USER, |service| service.session_delete(id(open))).unwrap();
+    canister.upload(&model(2));
+    canister.settle();
+    canister.upload(&model(1));
+    canister.settle();
+    configure(&mut canister, ConfigUpdate { cycles_floor: Some(floor - 1), ..Default::default() });
+    canister.call(USER, |service| service.session_run(id(running))).unwrap();
+    canister.settle();
+    assert_eq!(output(&mut canister, running).generated_tokens, 24);
+}
