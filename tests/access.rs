@@ -418,7 +418,7 @@ fn nothing_tells_a_session_of_somebody_else_from_none() {
                 continue;
             }
             for caller in [other(), operator(), Principal::anonymous()] {
-                answered(&mut icllama, kind, method, caller, foreign);
+                let _ = answered(&mut icllama, kind, method, caller, foreign);
                 let is = answered(&mut icllama, kind, method, caller, foreign);
                 let was = answered(&mut icllama, kind, method, caller, gone);
                 let never = answered(&mut icllama, kind, method, caller, gone + 1);

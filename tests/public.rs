@@ -248,7 +248,7 @@ fn growth_over_ten_thousand_sessions() {
     });
     icllama.serve("model", &tiny(9).build());
     println!("{:>6} {:>12} {:>12} {:>14} {:>14}", "stored", "stable", "heap", "create instr", "advance instr");
-    let mut report = |icllama: &mut Icllama<ShimHost>, stored: usize| {
+    let report = |icllama: &mut Icllama<ShimHost>, stored: usize| {
         let owner = principal(10);
         icllama.host.heaviest();
         let id = create(icllama, owner, 3).unwrap();
