@@ -12,7 +12,7 @@ const FAILURE: u8 = 1;
 const NOT_PERMITTED: u8 = 3;
 /// The network cannot be reached or does not answer in time.
 const NO_ANSWER: u8 = 4;
-/// The canister has no model that answers, or no room just now.
+/// The canister has no model that answers, or no room, quota or cycles just now.
 const NOT_READY: u8 = 5;
 /// Ctrl-C, as shells count it: 128 and the number of SIGINT.
 const INTERRUPTED: u8 = 130;
@@ -42,6 +42,7 @@ fn code(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     match cause.downcast_ref::<api::Error>()? {
         api::Error::NotAuthorized { .. } => Some(NOT_PERMITTED),
         api::Error::ModelLoading { .. } | api::Error::ModelMissing | api::Error::HeapBusy { .. } => Some(NOT_READY),
+        api::Error::QuotaExceeded { .. } | api::Error::CyclesLow { .. } => Some(NOT_READY),
         _ => None,
     }
 }
