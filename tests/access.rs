@@ -418,13 +418,22 @@ fn nothing_tells_a_session_of_somebody_else_from_none() {
                 continue;
             }
             for caller in [other(), operator(), Principal::anonymous()] {
-                let _ = answered(&mut icllama, kind, method, caller, foreign);
-                let is = answered(&mut icllama, kind, method, caller, foreign);
-                let was = answered(&mut icllama, kind, method, caller, gone);
-                let never = answered(&mut icllama, kind, method, caller, gone + 1);
-                assert_eq!((&is, &is), (&was, &never), "{method} by {caller}, ids {foreign}, {gone}");
-                // Beyond all ids nothing is different either, but for where the caller's own ids end.
-                assert_eq!(answered(&mut icllama, kind, method, caller, last + 1_000).0, is.0, "{method} by {caller}");
+                let mut tried = |id| answered(&mut icllama, kind, method, caller, id);
+                // The first calls warm up; then the heap's allocator makes a difference of some hundred instructions.
+                (0..4).for_each(|_| assert!(tried(foreign).0.is_ok()));
+                let mut least = |id| {
+                    let answers: Vec<Answered> = (0..4).map(|_| tried(id)).collect();
+                    assert!(answers.iter().all(|answer| answer.0 == answers[0].0), "{method} by {caller}");
+                    (answers[0].0.clone(), answers.iter().filter_map(|answer| answer.1).min().unwrap_or(0))
+                };
+                // What comes after an id that is or was there never was. What is looked at depends on where an id would
+                // be among the caller's own.
+                let [is, was, never] = [foreign, gone, last + 1_000].map(|id| [id, id + 1].map(&mut least));
+                for [one, next] in [&is, &was, &never] {
+                    assert!(one.0 == is[0].0 && next.0 == is[0].0, "{method} by {caller}");
+                    let difference = one.1.abs_diff(next.1);
+                    assert!(difference < 1_000, "{method} by {caller}: {} and {} instructions", one.1, next.1);
+                }
             }
         }
         // The list shows the caller's own, wherever it is asked to begin.

@@ -43,7 +43,8 @@ const ALL: [MemoryId; 10] =
 
 /// 2 MiB buckets: 64 GiB can be addressed, and an unused structure costs little.
 const BUCKET_PAGES: u16 = 32;
-const PAGE_BYTES: u64 = 65536;
+/// Bytes of a page, in which memory grows.
+pub const PAGE_BYTES: u64 = 65536;
 const BUCKET_BYTES: u64 = BUCKET_PAGES as u64 * PAGE_BYTES;
 /// What the memory manager can handle.
 const MAX_BUCKETS: u64 = 32_768;

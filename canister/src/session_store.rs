@@ -5,7 +5,7 @@ use ic_stable_structures::{Memory, StableBTreeMap};
 use model_core::session::SessionRecord;
 
 use crate::api::Error;
-use crate::memory::{Headroom, Memories, Region, SESSION_HEADS, SESSION_RECORDS};
+use crate::memory::{Headroom, Memories, PAGE_BYTES, Region, SESSION_HEADS, SESSION_RECORDS};
 use crate::session_head::Head;
 use crate::session_index::SessionIndex;
 
@@ -21,8 +21,18 @@ pub struct SessionStore<M: Memory> {
     records: StableBTreeMap<u64, Vec<u8>, Region<M>>,
     index: SessionIndex,
     headroom: Headroom<M>,
+    /// Where the records lie.
+    region: Region<M>,
+    /// Bytes of it that records may take at most, [`taken_by`] each.
+    taken_bytes: u64,
     /// Size of the largest record since the canister started.
     largest_bytes: u64,
+}
+
+/// What a record of `bytes` takes at most: tree nodes are made of chunks of 1,024 bytes with headers, and are half full at
+/// least.
+fn taken_by(bytes: usize) -> u64 {
+    bytes as u64 + bytes as u64 / 32 + 2_048
 }
 
 impl<M: Memory + Clone> SessionStore<M> {
@@ -33,16 +43,19 @@ impl<M: Memory + Clone> SessionStore<M> {
     pub fn open(memories: &Memories<M>, mut visit: impl FnMut(u64, &Head)) -> Result<Self, Error> {
         let heads = StableBTreeMap::<u64, Vec<u8>, _>::init(memories.region(SESSION_HEADS));
         let records = StableBTreeMap::<u64, Vec<u8>, _>::init(memories.region(SESSION_RECORDS));
-        let (mut index, mut largest_bytes) = (SessionIndex::default(), 0);
+        let (mut index, mut largest_bytes, mut taken_bytes) = (SessionIndex::default(), 0, 0);
         for id in heads.keys_range(..) {
             let head = Head::from_bytes(&heads.get(&id).unwrap_or_default())?;
             index.insert(id, head.owner, head.updated_ns);
-            let stored = || records.get(&id).map_or(0, |record| record.len() as u64);
             // Earlier versions of the layout do not tell.
-            largest_bytes = largest_bytes.max(if head.record_bytes > 0 { head.record_bytes.into() } else { stored() });
+            let stored = || records.get(&id).map_or(0, |record| record.len());
+            let bytes = if head.record_bytes > 0 { head.record_bytes as usize } else { stored() };
+            taken_bytes += taken_by(bytes);
+            largest_bytes = largest_bytes.max(bytes as u64);
             visit(id, &head);
         }
-        Ok(Self { heads, records, index, headroom: memories.headroom(), largest_bytes })
+        let (headroom, region) = (memories.headroom(), memories.region(SESSION_RECORDS));
+        Ok(Self { heads, records, index, headroom, region, taken_bytes, largest_bytes })
     }
 }
 
@@ -85,14 +98,18 @@ impl<M: Memory> SessionStore<M> {
     /// [`Error::StableMemoryFull`].
     pub fn ensure_room(&self, bytes: u64) -> Result<(), Error> {
         let reserve = RESERVED_BYTES + RESERVED_RECORDS * self.largest_bytes.max(bytes);
-        self.headroom.ensure(bytes + reserve)
+        // Memory of records that were deleted is free, but not given back.
+        let free = (self.region.size() * PAGE_BYTES).saturating_sub(self.taken_bytes);
+        self.headroom.ensure((bytes + reserve).saturating_sub(free))
     }
 
     /// Stores a session, new or changed, with the bytes of its record. The owner never changes. Needs room, see
     /// [`Self::ensure_room`].
     pub fn put(&mut self, id: u64, head: &Head, record: Vec<u8>) {
         self.largest_bytes = self.largest_bytes.max(record.len() as u64);
-        self.records.insert(id, record);
+        self.taken_bytes += taken_by(record.len());
+        let before = self.records.insert(id, record);
+        self.release(before);
         self.put_head(id, head);
         self.index.insert(id, head.owner, head.updated_ns);
     }
@@ -105,8 +122,13 @@ impl<M: Memory> SessionStore<M> {
     /// Forgets a session.
     pub fn remove(&mut self, id: u64, owner: &Principal) {
         self.heads.remove(&id);
-        self.records.remove(&id);
+        let before = self.records.remove(&id);
+        self.release(before);
         self.index.remove(id, owner);
+    }
+
+    fn release(&mut self, record: Option<Vec<u8>>) {
+        self.taken_bytes = self.taken_bytes.saturating_sub(record.map_or(0, |record| taken_by(record.len())));
     }
 
     /// At most `limit` ids after `after`, of one owner or of all.
@@ -208,7 +230,17 @@ mod tests {
             }
             assert!(sizes.iter().all(|(id, size)| store.records.get(id) == Some(vec![*id as u8; *size as usize])));
             sizes.keys().for_each(|id| store.remove(*id, &owner));
-            assert!(store.is_empty() && store.records.is_empty());
+            assert!(store.is_empty() && store.records.is_empty() && store.taken_bytes == 0);
+            // What was deleted makes room for as much as there was.
+            let (bytes, mut again) = (sizes.values().sum::<u64>(), 0);
+            for id in 0.. {
+                if again >= bytes / 2 {
+                    break;
+                }
+                store.ensure_room(10_000).unwrap();
+                store.put(id, &head(owner), vec![1; 10_000]);
+                again += 10_000;
+            }
         }
         assert!(refused > 100, "{refused}");
     }
