@@ -436,6 +436,7 @@ fn nothing_tells_a_session_of_somebody_else_from_none() {
                 }
             }
         }
+        own.sort_unstable();
         // The list shows the caller's own, wherever it is asked to begin.
         icllama.as_sender(other(), |icllama| {
             let all = icllama.session_list(SessionListArg::default()).unwrap().sessions;
