@@ -61,6 +61,9 @@ pub enum ApiError {
     /// The canister has no model that answers, or no room just now.
     #[error("{0}")]
     NotReady(String),
+    /// What the identity may use of the canister is used up.
+    #[error("{0}")]
+    Quota(String),
     /// The model failed.
     #[error("{0}")]
     Internal(String),
@@ -111,9 +114,11 @@ impl ApiError {
             api::Error::LimitExceeded { .. } | api::Error::NoChatTemplate | api::Error::Model { .. } => {
                 Self::Request(message)
             }
-            api::Error::ModelMissing | api::Error::ModelLoading { .. } | api::Error::HeapBusy { .. } => {
-                Self::NotReady(message)
-            }
+            api::Error::ModelMissing
+            | api::Error::ModelLoading { .. }
+            | api::Error::HeapBusy { .. }
+            | api::Error::CyclesLow { .. } => Self::NotReady(message),
+            api::Error::QuotaExceeded { .. } => Self::Quota(message),
             _ => Self::Internal(message),
         }
     }
@@ -127,7 +132,7 @@ impl ApiError {
             Self::Path(_) | Self::Model(_) => StatusCode::NOT_FOUND,
             Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::Unreadable { status, .. } => *status,
-            Self::Busy(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::Busy(_) | Self::Quota(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Stopped | Self::NotReady(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -142,6 +147,7 @@ impl ApiError {
             Self::ContextLength(_) => ("invalid_request_error", Some("context_length_exceeded")),
             Self::Busy(_) => ("rate_limit_error", Some("queue_full")),
             Self::Stopped => ("server_error", Some("stopped")),
+            Self::Quota(_) => ("rate_limit_error", Some("insufficient_quota")),
             Self::NotReady(_) => ("server_error", Some("not_ready")),
             Self::Internal(_) => ("server_error", None),
             _ => ("invalid_request_error", None),
@@ -199,6 +205,9 @@ mod tests {
         let argument = api::Error::InvalidArgument { field: "input".into(), reason: "empty".into() };
         assert_eq!(of(argument).json()["error"]["param"], "prompt");
         assert_eq!(of(api::Error::ModelMissing).status().as_u16(), 503);
+        assert_eq!(of(api::Error::CyclesLow { available: 1, floor: 2 }).status().as_u16(), 503);
+        let quota = api::Error::QuotaExceeded { quota: "tokens".into(), max: 1, used: 1, ends_ns: None };
+        assert_eq!(of(quota).json()["error"]["code"], "insufficient_quota");
         assert_eq!(of(api::Error::NotAuthorized { role: api::Role::User }).status().as_u16(), 500);
     }
 }
