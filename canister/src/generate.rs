@@ -20,6 +20,8 @@ use crate::usage::{TokenUsage, day_of};
 
 /// A session that was advanced this recently is taken to be advanced again.
 const IN_USE_NS: u64 = 60_000_000_000;
+/// Sessions in the heap from which on those of which nothing is computed are dropped: every call looks through all.
+const MANY_LIVE: usize = 64;
 
 /// A session in the heap. It is the same as its record, plus the cache.
 struct Live {
@@ -107,6 +109,12 @@ impl<M: Memory> Sessions<M> {
     /// Tokens computed for `owner` on the day of `now_ns`.
     pub fn tokens_of(&self, owner: &Principal, now_ns: u64) -> u64 {
         self.usage.used(owner, day_of(now_ns))
+    }
+
+    /// Sessions in the heap.
+    #[cfg(test)]
+    pub fn live_count(&self) -> usize {
+        self.live.len()
     }
 
     /// Heap bytes of all keys and values.
@@ -314,6 +322,12 @@ impl<M: Memory> Sessions<M> {
 
     fn insert_live(&mut self, id: u64, session: Session) -> &mut Session {
         self.tick += 1;
+        if self.live.len() >= MANY_LIVE {
+            let idle = self.live.iter().filter(|(_, live)| live.session.cached_tokens() == 0);
+            if let Some(oldest) = idle.min_by_key(|(_, live)| live.used).map(|(id, _)| *id) {
+                self.live.remove(&oldest);
+            }
+        }
         let live = Live { session, used: self.tick, reserved_bytes: 0, used_ns: 0 };
         // Not `insert`, which would return what was there before.
         let entry = self.live.entry(id).insert_entry(live);

@@ -161,6 +161,20 @@ fn evicted_caches_are_computed_again_with_the_same_bits() {
 }
 
 #[test]
+fn the_heap_keeps_few_sessions_that_wait_to_be_begun() {
+    let mut canister = Canister::serving(&model(1));
+    let update = ConfigUpdate { max_sessions_per_principal: Some(1_000), ..Default::default() };
+    canister.call(OPERATOR, |service| service.config_set(&update)).unwrap();
+    let (_, expected) = undisturbed(&mut canister, 1);
+    let sessions: Vec<_> = (0..200).map(|_| canister.create(USER, text("hello"), options(1)).unwrap()).collect();
+    assert!(canister.service.sessions.live_count() <= 64);
+    for session in [sessions[0], sessions[199]] {
+        canister.finish(USER, session);
+        assert_eq!(canister.answer(USER, session), expected);
+    }
+}
+
+#[test]
 fn running_sessions_that_do_not_fit_the_heap_together_go_one_after_the_other() {
     let mut canister = Canister::serving(&model(1));
     canister.env.set_cost_per_look(9_000_000_000);
