@@ -33,6 +33,8 @@ struct Facts {
     model: api::ModelStatus,
     /// Balance.
     cycles: Option<u128>,
+    /// What the caller has used.
+    quota: api::QuotaStatus,
 }
 
 #[derive(Debug, Serialize)]
@@ -46,6 +48,7 @@ struct Report<'a> {
     ready: bool,
     model: Value,
     cycles: Option<u128>,
+    quota: Value,
 }
 
 impl Args {
@@ -58,8 +61,9 @@ impl Args {
         }
         let remote = Remote::new(connection.clone());
         let cycles = balance(&metrics(&connection)?);
-        let facts =
-            Facts { info: remote.read("version")?, model: remote.read("model_status")?, connection, certified, cycles };
+        let (info, model, quota) =
+            (remote.read("version")?, remote.read("model_status")?, remote.read("quota_status")?);
+        let facts = Facts { connection, certified, info, model, cycles, quota };
         output.document(&facts.report()?, |out| facts.write(out))?;
         match &facts.model.serving {
             None if self.ready => bail!(NotReady(unready(&facts.model.load))),
@@ -80,11 +84,12 @@ impl Facts {
             ready: self.model.serving.is_some(),
             model: json_of(&self.model)?,
             cycles: self.cycles,
+            quota: json_of(&self.quota)?,
         })
     }
 
     fn write(&self, out: &mut dyn Write) -> io::Result<()> {
-        let Self { connection, certified, info, model, cycles } = self;
+        let Self { connection, certified, info, model, cycles, quota } = self;
         writeln!(out, "canister     {} at {}", connection.canister(), connection.network().url())?;
         let controllers: Vec<_> = certified.controllers.iter().map(Principal::to_text).collect();
         writeln!(out, "controllers  {}", controllers.join(" "))?;
@@ -99,7 +104,8 @@ impl Facts {
             writeln!(out, "rejected     {}: {}", rejected.model.name, rejected.message)?;
         }
         writeln!(out, "memory       {} heap, {} stable", byte_size(model.heap_bytes), byte_size(model.stable_bytes))?;
-        cycles.iter().try_for_each(|cycles| writeln!(out, "cycles       {}", grouped(*cycles)))
+        cycles.iter().try_for_each(|cycles| writeln!(out, "cycles       {}", grouped(*cycles)))?;
+        writeln!(out, "used         {}", quota_line(quota))
     }
 }
 
@@ -142,6 +148,20 @@ fn write_model(out: &mut dyn Write, status: &api::ModelStatus) -> io::Result<()>
     )
 }
 
+/// What the caller has used of what one principal may use.
+fn quota_line(quota: &api::QuotaStatus) -> String {
+    let of = |most: u64| if quota.unlimited { String::new() } else { format!(" of {}", grouped(most.into())) };
+    format!(
+        "by the caller: {}{} tokens today, {} of {} sessions, {}{} running by themselves",
+        grouped(quota.tokens_today.into()),
+        of(quota.max_tokens_per_day),
+        quota.sessions,
+        quota.max_sessions,
+        quota.runs,
+        of(quota.max_runs.into())
+    )
+}
+
 /// An upload that is going on.
 fn upload_line(upload: &api::UploadStatus) -> String {
     let share = upload.received_bytes as f64 * 100.0 / upload.total_bytes.max(1) as f64;
@@ -163,6 +183,24 @@ mod tests {
         let text = "# HELP icllama_cycles Balance.\n# TYPE icllama_cycles gauge\nicllama_cycles 99000000000000000000\n";
         assert_eq!(balance(text), Some(99_000_000_000_000_000_000));
         assert_eq!(balance("icllama_cycles_total 3\n"), None);
+    }
+
+    #[test]
+    fn what_is_used_is_told_with_the_quota_if_there_is_one() {
+        let mut quota = api::QuotaStatus {
+            unlimited: false,
+            tokens_today: 1_234,
+            max_tokens_per_day: 5_000,
+            day_ends_ns: 0,
+            sessions: 2,
+            max_sessions: 100,
+            runs: 0,
+            max_runs: 3,
+        };
+        let limited = "by the caller: 1,234 of 5,000 tokens today, 2 of 100 sessions, 0 of 3 running by themselves";
+        assert_eq!(quota_line(&quota), limited);
+        quota.unlimited = true;
+        assert!(quota_line(&quota).contains("1,234 tokens today, 2 of 100 sessions, 0 running"));
     }
 
     #[test]

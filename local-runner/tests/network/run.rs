@@ -39,6 +39,7 @@ fn a_deployed_canister_says_what_the_native_run_says_and_keeps_no_session() {
     assert_eq!((&status["ready"], &status["model"]["serving"]["file"]["name"]), (&true.into(), &"tiny.gguf".into()));
     assert_eq!(status["model"]["serving"]["file"]["sha256"].as_str().unwrap().len(), 64);
     assert!(status["cycles"].as_f64() > Some(0.0), "{status}");
+    assert!(status["quota"]["tokens_today"].as_u64() >= Some(100), "{status}");
 }
 
 #[test]
