@@ -3,6 +3,7 @@
 
 /// The chain that is over.
 pub(super) const NOTHING: u32 = u32::MAX;
+/// Buckets to begin with, a power of two.
 const BUCKETS: usize = 256;
 
 /// A place in an alternative, and what follows the alternative.
@@ -44,8 +45,8 @@ impl Nodes {
 
     /// The node of this place and continuation, made if there is none.
     pub(super) fn find(&mut self, symbol: u32, then: u32) -> u32 {
-        let newest = &mut self.newest[bucket(symbol, then)];
-        let mut at = *newest;
+        let bucket = self.bucket(symbol, then);
+        let mut at = self.newest[bucket];
         while let Some(node) = self.nodes.get(at as usize) {
             if node.symbol == symbol && node.then == then {
                 return at;
@@ -53,9 +54,27 @@ impl Nodes {
             at = node.older;
         }
         let id = self.nodes.len() as u32;
-        self.nodes.push(Node { symbol, then, older: *newest, round: 0 });
-        *newest = id;
+        self.nodes.push(Node { symbol, then, older: self.newest[bucket], round: 0 });
+        self.newest[bucket] = id;
+        if self.nodes.len() > self.newest.len() {
+            self.double_buckets();
+        }
         id
+    }
+
+    /// Buckets stay short, however many nodes a grammar leads to.
+    fn double_buckets(&mut self) {
+        self.newest = vec![NOTHING; 2 * self.newest.len()];
+        for id in 0..self.nodes.len() {
+            let Node { symbol, then, .. } = self.nodes[id];
+            let bucket = self.bucket(symbol, then);
+            self.nodes[id].older = std::mem::replace(&mut self.newest[bucket], id as u32);
+        }
+    }
+
+    fn bucket(&self, symbol: u32, then: u32) -> usize {
+        let mixed = (symbol ^ then.rotate_left(13)).wrapping_mul(0x9E37_79B1);
+        (mixed >> (u32::BITS - self.newest.len().trailing_zeros())) as usize
     }
 
     /// Begins a round, in which no node has been visited.
@@ -77,7 +96,8 @@ impl Nodes {
         while self.nodes.len() > count
             && let Some(node) = self.nodes.pop()
         {
-            self.newest[bucket(node.symbol, node.then)] = node.older;
+            let bucket = self.bucket(node.symbol, node.then);
+            self.newest[bucket] = node.older;
         }
     }
 
@@ -100,11 +120,6 @@ impl Nodes {
     }
 }
 
-fn bucket(symbol: u32, then: u32) -> usize {
-    let mixed = (symbol ^ then.rotate_left(13)).wrapping_mul(0x9E37_79B1);
-    (mixed >> (u32::BITS - BUCKETS.trailing_zeros())) as usize
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -119,6 +134,22 @@ mod tests {
         nodes.truncate(500);
         assert_eq!(nodes.find(499, NOTHING), ids[499]);
         assert_eq!(nodes.find(999, NOTHING), 500, "a forgotten node is made again");
+    }
+
+    #[test]
+    fn many_nodes_are_found_in_few_steps() {
+        let mut nodes = Nodes::default();
+        let mut last = NOTHING;
+        for i in 0..1u32 << 17 {
+            last = nodes.find(i % 50, last);
+        }
+        let longest = nodes
+            .newest
+            .iter()
+            .map(|&newest| std::iter::successors(nodes.get(newest), |node| nodes.get(node.older)).count());
+        assert!(nodes.len() > 80_000, "{}", nodes.len());
+        let longest = longest.max().unwrap();
+        assert!(longest < 64, "{longest} of {} nodes in one bucket", nodes.len());
     }
 
     #[test]

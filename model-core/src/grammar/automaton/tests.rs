@@ -218,8 +218,8 @@ proptest::proptest! {
         for text in texts() {
             automaton.restart().unwrap();
             let pushed: Result<Vec<bool>, Error> = text.bytes().map(|byte| automaton.push(byte)).collect();
-            // The worst of these grammars have more readings than are followed.
-            let Ok(pushed) = pushed else { continue };
+            // The worst of these grammars have more readings than are followed, in most of their texts.
+            let Ok(pushed) = pushed else { return Ok(()) };
             let matches = pushed.iter().all(|&taken| taken) && automaton.may_end();
             proptest::prop_assert_eq!(matches, describes(&grammar, &text), "{}: {:?}", body, text);
         }
