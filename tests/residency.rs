@@ -7,6 +7,7 @@ use end_to_end::{Icllama, Native, ShimHost, ask, full, tiny};
 use model_core::fixtures::TinyLlama;
 use model_core::gguf::GgmlType;
 use model_core::kernels::Kernel;
+use model_core::pack::Precision;
 
 /// Heap that the canister keeps for other things than weights and caches.
 const WORKING_BYTES: u64 = 128 << 20;
@@ -18,6 +19,10 @@ fn model(ty: GgmlType) -> Vec<u8> {
 
 fn with(residency: Residency) -> ConfigUpdate {
     ConfigUpdate { residency: Some(residency), ..ConfigUpdate::default() }
+}
+
+fn with_8_bits(residency: Residency) -> ConfigUpdate {
+    ConfigUpdate { activation_bits: Some(ActivationBits::Bits8), ..with(residency) }
 }
 
 /// Settings that leave `weight_bytes` for weights.
@@ -36,6 +41,37 @@ fn reload(icllama: &mut Icllama, config: ConfigUpdate) {
     icllama.config_set(config).unwrap();
     icllama.upgrade();
     icllama.wait_until_ready();
+}
+
+#[test]
+fn activations_of_8_bits_have_one_result_everywhere_and_sessions_that_others_do_not_take_over() {
+    for ty in [GgmlType::Q4_0, GgmlType::Q4_1] {
+        let file = model(ty);
+        let question = ask("hello the world: 1 + 1 = 2, ça va?", 12);
+        let [(usual, _), (expected, logits)] = [Precision::Quantized, Precision::Activations8]
+            .map(|precision| Native::load_with(&file, Kernel::SCALAR, 1, precision).generate(&question));
+        assert_ne!(usual.digests, expected.digests, "{ty}");
+        for kernel in Kernel::available() {
+            let native = Native::load_with(&file, kernel, 2, Precision::Activations8);
+            assert!(native.generate(&question) == (expected.clone(), logits.clone()), "{ty} {kernel:?}");
+        }
+        for mut icllama in Icllama::everywhere(with_8_bits(Residency::Wide)) {
+            icllama.serve("model", &file);
+            assert_eq!(icllama.generate(&question, &mut full), expected, "{ty} wide");
+            reload(&mut icllama, with_8_bits(Residency::Compact));
+            let info = icllama.model_status().serving.unwrap();
+            assert_eq!((info.residency.as_str(), info.activation_bits), ("compact", 8));
+            assert_eq!(icllama.generate(&question, &mut full), expected, "{ty} compact");
+            let session_id = icllama.session_create(question.clone()).unwrap().session_id;
+            reload(
+                &mut icllama,
+                ConfigUpdate { activation_bits: Some(ActivationBits::Bits16), ..with(Residency::Wide) },
+            );
+            let some = SessionAdvanceArg { session_id, max_instructions: None, max_tokens: None, profile: None };
+            assert_eq!(icllama.session_advance(some).unwrap_err(), Error::ModelChanged);
+            assert_eq!(icllama.generate(&question, &mut full), usual, "{ty} after all");
+        }
+    }
 }
 
 #[test]

@@ -29,6 +29,7 @@ fn settings_and_roles_survive() {
         users: Some(vec![principal(3)]),
         max_instructions: Some(7_000_000_000),
         cache_heap_bytes: Some(5 << 20),
+        activation_bits: Some(ActivationBits::Bits8),
         kv_cache_bits: Some(KvCacheBits::Bits8),
         max_heap_bytes: Some(1 << 30),
         residency: Some(Residency::Wide),

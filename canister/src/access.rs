@@ -3,7 +3,7 @@
 use candid::Principal;
 use model_core::chat::ChatTemplate;
 
-use crate::api::{Config, ConfigUpdate, Error, GenerateAccess, KvCacheBits, Residency, Role};
+use crate::api::{ActivationBits, Config, ConfigUpdate, Error, GenerateAccess, KvCacheBits, Residency, Role};
 
 /// Ceiling that no setting may pass: the platform's 40e9 less what saving and replying can cost.
 const MAX_INSTRUCTIONS: u64 = 38_000_000_000;
@@ -23,6 +23,7 @@ impl Default for Config {
             kv_cache_bits: KvCacheBits::Auto,
             max_heap_bytes: 3 << 30,
             residency: Residency::Auto,
+            activation_bits: ActivationBits::Bits16,
             max_sessions: 1_000,
             max_sessions_per_principal: 100,
             max_tokens_per_day: 100_000,
@@ -52,6 +53,7 @@ impl Config {
             kv_cache_bits: update.kv_cache_bits.unwrap_or(old.kv_cache_bits),
             max_heap_bytes: update.max_heap_bytes.unwrap_or(old.max_heap_bytes),
             residency: update.residency.unwrap_or(old.residency),
+            activation_bits: update.activation_bits.unwrap_or(old.activation_bits),
             max_sessions: update.max_sessions.unwrap_or(old.max_sessions),
             max_sessions_per_principal: update.max_sessions_per_principal.unwrap_or(old.max_sessions_per_principal),
             max_tokens_per_day: update.max_tokens_per_day.unwrap_or(old.max_tokens_per_day),
@@ -99,6 +101,7 @@ impl Config {
             kv_cache_bits: Some(self.kv_cache_bits),
             max_heap_bytes: Some(self.max_heap_bytes),
             residency: Some(self.residency),
+            activation_bits: Some(self.activation_bits),
             max_sessions: Some(self.max_sessions),
             max_sessions_per_principal: Some(self.max_sessions_per_principal),
             max_tokens_per_day: Some(self.max_tokens_per_day),

@@ -11,7 +11,9 @@ mod model;
 mod session;
 mod upload;
 
-pub use config::{CanisterInfo, Config, ConfigUpdate, GenerateAccess, InitArg, KvCacheBits, QuotaStatus, Residency};
+pub use config::{
+    ActivationBits, CanisterInfo, Config, ConfigUpdate, GenerateAccess, InitArg, KvCacheBits, QuotaStatus, Residency,
+};
 pub use error::{Error, Role};
 pub use http::{HttpRequest, HttpResponse};
 pub use llm::{

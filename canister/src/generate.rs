@@ -145,7 +145,7 @@ impl<M: Memory> Sessions<M> {
         let NewSession { id, owner, driver, serving } = new;
         let head = Head {
             owner,
-            model: serving.file_hash(),
+            model: serving.identity(),
             created_ns: now_ns,
             updated_ns: now_ns,
             driver,
@@ -336,7 +336,7 @@ impl<M: Memory> Sessions<M> {
 
     /// The session in the heap; restored from its record if it is not there.
     fn wake(&mut self, id: u64, head: &Head, serving: &Serving) -> Result<&mut Session, Error> {
-        if head.model != serving.file_hash() {
+        if head.model != serving.identity() {
             return Err(Error::ModelChanged);
         }
         let session = match self.live.remove(&id) {

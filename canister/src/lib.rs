@@ -361,6 +361,7 @@ mod tests {
             ("kv_cache_bits", format!("{:?}", config.kv_cache_bits)),
             ("max_heap_bytes", format!("{} GiB", config.max_heap_bytes >> 30)),
             ("residency", format!("{:?}", config.residency)),
+            ("activation_bits", format!("{:?}", config.activation_bits)),
             ("max_sessions", "1,000".into()),
             ("max_sessions_per_principal", config.max_sessions_per_principal.to_string()),
             ("max_tokens_per_day", "100,000".into()),

@@ -8,9 +8,9 @@ use model_core::Error as LoadError;
 use model_core::budget::{Budget, CountDown};
 use model_core::chat::ChatTemplate;
 use model_core::model::{LoadOptions, LoadProgress, Loader, Model, Place};
-use model_core::pack;
+use model_core::pack::{self, Precision};
 
-use crate::api::{Config, Error, LoadState, ModelInfo, RejectedModel, Residency};
+use crate::api::{ActivationBits, Config, Error, LoadState, ModelInfo, RejectedModel, Residency};
 use crate::budget::CallBudget;
 use crate::directory::{Directory, DirectoryCell, Placed};
 use crate::env::Env;
@@ -32,7 +32,11 @@ fn load_options(config: &Config) -> LoadOptions {
         call_weights: Some(config.max_instructions),
         preferred: pack::Residency::Wide,
     };
-    LoadOptions { residency, place, ..LoadOptions::default() }
+    let precision = match config.activation_bits {
+        ActivationBits::Bits16 => Precision::Quantized,
+        ActivationBits::Bits8 => Precision::Activations8,
+    };
+    LoadOptions { precision, residency, place, ..LoadOptions::default() }
 }
 
 /// A model in the heap.
@@ -66,9 +70,12 @@ impl Serving {
         self.chosen.as_ref().or(self.model.chat.as_ref()).ok_or(Error::NoChatTemplate)
     }
 
-    /// SHA-256 of the file, which is what sessions remember of their model.
-    pub fn file_hash(&self) -> [u8; 32] {
-        self.placed.file.sha256.as_slice().try_into().unwrap_or_default()
+    /// What sessions remember of their model: SHA-256 of the file, and in its last byte the other bits of activations, since
+    /// these decide bits of answers too.
+    pub fn identity(&self) -> [u8; 32] {
+        let mut identity: [u8; 32] = self.placed.file.sha256.as_slice().try_into().unwrap_or_default();
+        identity[31] ^= self.model.precision().activation_bits() ^ Precision::default().activation_bits();
+        identity
     }
 }
 
@@ -189,6 +196,7 @@ impl<M: Memory + Clone> Models<M> {
             packed_bytes: model.packed_bytes(),
             kv_cache_bits: settings.default_kv_cache(model).bits(),
             residency: model.residency().name().into(),
+            activation_bits: model.precision().activation_bits(),
             kernel: model.kernel().name().into(),
             has_chat_template: chat.is_some(),
             guessed_chat_template: chat.and_then(ChatTemplate::guessed).map(Into::into),

@@ -14,12 +14,11 @@ fn record(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../bench/record").join(format!("{name}.tsv"))
 }
 
-/// Compares the record with what is measured now, in that residency, or renews it.
-fn holds(name: &str, model: &str, residency: &str) {
+/// Compares the record with what is measured now with these options, or renews it.
+fn holds(name: &str, model: &str, options: &[&str]) {
     let record = record(name);
     let verb = if std::env::var_os("ICLLAMA_UPDATE").is_some() { "--record" } else { "--check" };
-    let output =
-        icllama(&["bench", model, "--backend", "shim", "--residency", residency, verb, record.to_str().unwrap()]);
+    let output = icllama(&[&["bench", model, "--backend", "shim", verb, record.to_str().unwrap()], options].concat());
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{name}: {told}\nall records: scripts/bench-record.sh");
     // Not with `eprintln`, which would be kept from sight while the test passes.
@@ -45,7 +44,7 @@ fn small(ty: GgmlType) -> TinyLlama {
 }
 
 fn small_holds(name: &str, ty: GgmlType) {
-    holds(name, &Tiny::new(&small(ty)).path(), "auto");
+    holds(name, &Tiny::new(&small(ty)).path(), &[]);
 }
 
 #[test]
@@ -77,12 +76,23 @@ fn demo_model() -> String {
 
 #[test]
 fn of_the_demo_model() {
-    holds("smollm2-135m-instruct-q4_1", &demo_model(), "auto");
+    holds("smollm2-135m-instruct-q4_1", &demo_model(), &[]);
 }
 
 #[test]
 fn of_the_demo_model_held_compact() {
-    holds("smollm2-135m-instruct-q4_1-compact", &demo_model(), "compact");
+    holds("smollm2-135m-instruct-q4_1-compact", &demo_model(), &["--residency", "compact"]);
+}
+
+#[test]
+fn of_the_demo_model_with_activations_of_8_bits() {
+    holds("smollm2-135m-instruct-q4_1-activations-8", &demo_model(), &["--activations", "8"]);
+}
+
+#[test]
+fn of_the_demo_model_held_compact_with_activations_of_8_bits() {
+    let options = ["--residency", "compact", "--activations", "8"];
+    holds("smollm2-135m-instruct-q4_1-compact-activations-8", &demo_model(), &options);
 }
 
 #[test]

@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 
 use model_core::model::{CachePrecision, LoadOptions, Model};
+use model_core::pack::Precision;
 use model_core::prompt;
 use model_core::reference::Reference;
 use serde::Deserialize;
@@ -85,10 +86,11 @@ fn surprise(logits: &[f32], token: u32) -> f64 {
 }
 
 #[test]
-fn no_precision_of_the_cache_moves_the_perplexity_by_more_than_three_thousandths() {
+fn precisions_of_caches_move_the_perplexity_by_three_thousandths_at_most_and_of_activations_by_ten() {
     let text = include_str!("../../tests/data/moby-dick-chapter-1.txt");
     let file = model();
-    let model = Model::load(&file, &LoadOptions::default()).unwrap();
+    let [model, narrow] = [Precision::Quantized, Precision::Activations8]
+        .map(|precision| Model::load(&file, &LoadOptions { precision, ..LoadOptions::default() }).unwrap());
     let mut tokens = prompt::text(&model.tokenizer, text, false).unwrap();
     tokens.truncate(256);
     let mut plain = 0.0;
@@ -96,10 +98,15 @@ fn no_precision_of_the_cache_moves_the_perplexity_by_more_than_three_thousandths
         *sum += tokens.get(position + 1).map_or(0.0, |&next| surprise(logits, next));
     };
     Reference::load(&file).unwrap().logits_of(&tokens, |position, logits| add(&mut plain, position, logits)).unwrap();
-    for precision in [CachePrecision::Bits16, CachePrecision::Bits8] {
+    let change = |model: &Model, cache: CachePrecision| {
         let mut sum = 0.0;
-        model.logits_with(precision, &tokens, |position, logits| add(&mut sum, position, logits)).unwrap();
-        let change = libm::exp((sum - plain) / (tokens.len() - 1) as f64) - 1.0;
-        assert!(change.abs() < 0.003, "{precision:?} moves the perplexity by {change}");
+        model.logits_with(cache, &tokens, |position, logits| add(&mut sum, position, logits)).unwrap();
+        libm::exp((sum - plain) / (tokens.len() - 1) as f64) - 1.0
+    };
+    for cache in [CachePrecision::Bits16, CachePrecision::Bits8] {
+        let change = change(&model, cache);
+        assert!(change.abs() < 0.003, "{cache:?} moves the perplexity by {change}");
     }
+    let change = change(&narrow, CachePrecision::Bits16);
+    assert!(change.abs() < 0.01, "activations of 8 bits move the perplexity by {change}");
 }

@@ -6,6 +6,7 @@ use model_core::budget::Unlimited;
 use model_core::grammar::JSON;
 use model_core::kernels::Kernel;
 use model_core::model::{CachePrecision, LoadOptions, Model};
+use model_core::pack::Precision;
 use model_core::prompt::{self, InputOptions};
 use model_core::sample::Sampling;
 use model_core::session::{self, Session, Step};
@@ -23,9 +24,14 @@ pub struct Native {
 impl Native {
     /// Loads `file` for one kernel and a number of threads.
     pub fn load(file: &[u8], kernel: Kernel, threads: usize) -> Self {
+        Self::load_with(file, kernel, threads, Precision::default())
+    }
+
+    /// The same with other activations.
+    pub fn load_with(file: &[u8], kernel: Kernel, threads: usize, precision: Precision) -> Self {
         let file = file.to_vec();
         let threads = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        let options = LoadOptions { kernel: Some(kernel), ..LoadOptions::default() };
+        let options = LoadOptions { kernel: Some(kernel), precision, ..LoadOptions::default() };
         let model = threads.install(|| Model::load(&file, &options)).unwrap();
         assert_eq!(model.kernel(), kernel);
         Self { model, threads }

@@ -49,6 +49,8 @@ pub struct ModelInfo {
     pub kv_cache_bits: u8,
     /// `wide` or `compact`: how the codes of the weights are kept in the heap.
     pub residency: String,
+    /// Bits of the activations that four-bit weights are multiplied with, 16 or 8.
+    pub activation_bits: u8,
     /// Name of the kernel set.
     pub kernel: String,
     /// Whether chat messages can be sent.

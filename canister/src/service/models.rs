@@ -52,10 +52,10 @@ impl<M: Memory + Clone, E: Env> Service<M, E> {
 
     /// Loads on. The caches of sessions go with the model that they belong to.
     fn load(&mut self, max_instructions: Option<u64>) -> Result<Loaded, Error> {
-        let before = self.models.serving().map(Serving::file_hash);
+        let before = self.models.serving().map(Serving::identity);
         let budget = CallBudget::new(&self.env, self.config.max_instructions, max_instructions);
         let loaded = self.models.step(&mut self.directory, &self.config, budget);
-        if self.models.serving().map(Serving::file_hash) != before {
+        if self.models.serving().map(Serving::identity) != before {
             self.sessions.forget_live();
         }
         loaded

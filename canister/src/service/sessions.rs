@@ -97,7 +97,7 @@ impl<M: Memory + Clone, E: Env> Service<M, E> {
         self.tokens_left(&head.owner)?;
         self.check_input(&arg.input, None)?;
         let serving = self.models.ready(self.directory.get())?;
-        if head.model != serving.file_hash() {
+        if head.model != serving.identity() {
             return Err(Error::ModelChanged);
         }
         let record = self.sessions.store().record(id)?;
@@ -126,7 +126,7 @@ impl<M: Memory + Clone, E: Env> Service<M, E> {
         self.check_cycles()?;
         self.tokens_left(&head.owner)?;
         let serving = self.models.ready(self.directory.get())?;
-        if head.model != serving.file_hash() {
+        if head.model != serving.identity() {
             return Err(Error::ModelChanged);
         }
         let (tokens, options) = self.beginning(serving, arg.input, arg.options)?;

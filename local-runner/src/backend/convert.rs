@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, bail};
 use canister::api;
 use model_core::chat::ChatMessage;
+use model_core::pack::Precision;
 use model_core::session::{FinishReason, SessionOptions};
 use serde::Serialize;
 
@@ -17,6 +18,11 @@ pub fn chat_support(model: &api::ModelInfo) -> ChatSupport {
         None if model.has_chat_template => ChatSupport::Template,
         None => ChatSupport::None,
     }
+}
+
+/// Bits of activations as a setting.
+pub fn activation_bits(precision: Precision) -> api::ActivationBits {
+    if precision == Precision::Activations8 { api::ActivationBits::Bits8 } else { api::ActivationBits::Bits16 }
 }
 
 /// A residency as a setting.

@@ -120,6 +120,11 @@ fn rate(tokens: usize, ms: f64) -> f64 {
     if ms > 0.0 { tokens as f64 * 1000.0 / ms } else { 0.0 }
 }
 
+/// What is said of activations that have other bits than usual.
+fn activations_note(bits: u8) -> String {
+    if bits == 16 { String::new() } else { format!(", activations of {bits} bits") }
+}
+
 /// Milliseconds of a duration.
 pub fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3

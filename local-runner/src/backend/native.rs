@@ -15,7 +15,7 @@ use model_core::source::ByteSource;
 use serde_json::json;
 use tokio::sync::Mutex;
 
-use super::{Backend, ChatSupport, Event, Generation, Input, Sink, Timings, millis};
+use super::{Backend, ChatSupport, Event, Generation, Input, Sink, Timings, activations_note, millis};
 use crate::clock::{nanoseconds, now_seconds};
 use crate::large_pages;
 use crate::options::{ModelArgs, NativeArgs};
@@ -118,7 +118,9 @@ impl NativeBackend {
     pub fn describe(&self) -> String {
         let threads = self.loaded.pool.current_num_threads();
         let plural = if threads == 1 { "" } else { "s" };
-        format!("{}, {threads} thread{plural}, {}", self.model().kernel().name(), self.model().residency().name())
+        let model = self.model();
+        let activations = activations_note(model.precision().activation_bits());
+        format!("{}, {threads} thread{plural}, {}{activations}", model.kernel().name(), model.residency().name())
     }
 
     /// Runs `work` on the backend's threads.

@@ -14,9 +14,9 @@ use model_core::source::ByteSource;
 use super::args::ShimArgs;
 use super::canister::{CanisterBackend, Plan};
 use super::client::{Answer, Client, Transport};
-use super::convert::residency;
+use super::convert::{activation_bits, residency};
 use super::cost::{CallCost, add_to_phase};
-use super::millis;
+use super::{activations_note, millis};
 use crate::digest::hex;
 use crate::options::{ModelArgs, ResidencyChoice, read_bytes};
 use crate::output::{Output, byte_size, note};
@@ -107,8 +107,11 @@ impl ShimBackend {
             tokens_per_call: shim.tokens_per_call,
             upgrade_at: None,
         };
-        let residency = Some(residency(model.keeping.residency));
-        let config = api::ConfigUpdate { residency, ..api::ConfigUpdate::default() };
+        let config = api::ConfigUpdate {
+            residency: Some(residency(model.keeping.residency)),
+            activation_bits: Some(activation_bits(model.keeping.activations)),
+            ..api::ConfigUpdate::default()
+        };
         let mut backend = Self::with_model(&wasm_path, config, &name, &source, plan)?;
         if !output.is_json() || output.is_verbose() {
             note(&backend.installation(&wasm_path)?);
@@ -138,10 +141,11 @@ impl ShimBackend {
         let calls: u64 = self.phases.iter().map(|phase| phase.cost.calls).sum();
         let model = self.model_info()?;
         Ok(format!(
-            "{} installed; model uploaded, verified by the canister (sha256 {}) and loaded ({}, {} packed) in {calls} calls, {:.1} s",
+            "{} installed; model uploaded, verified by the canister (sha256 {}) and loaded ({}{}, {} packed) in {calls} calls, {:.1} s",
             wasm_path.display(),
             hex(&model.file.sha256),
             model.residency,
+            activations_note(model.activation_bits),
             byte_size(model.packed_bytes),
             self.load_ms / 1e3
         ))

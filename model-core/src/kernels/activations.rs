@@ -4,6 +4,7 @@
 //! Everything here is exact or a single IEEE operation per step, so all targets agree; the loops are plain Rust that
 //! compilers vectorise.
 
+use super::activations8::Activations8;
 use super::tables::Tables;
 use crate::math::lanes::{F32x4, I32x4, ROUND, store_rounded};
 use crate::math::{all_finite, max_abs};
@@ -34,6 +35,8 @@ pub struct Activations {
     pub(super) sums: Sums,
     /// Of groups of 16 columns
     pub(super) half_sums: Sums,
+    /// For codes in fields
+    pub(super) eight: Activations8,
     /// For codes of three values
     pub(super) tables: Tables,
     /// `[tokens, columns]`, only where a float matrix asks for them
@@ -64,6 +67,10 @@ pub struct Forms {
     pub sums: bool,
     /// Some coded matrix has offsets of groups of 16 columns.
     pub half_sums: bool,
+    /// Some coded matrix has codes in fields, which need codes of 8 bits.
+    pub eight: bool,
+    /// Some such matrix has offsets.
+    pub eight_sums: bool,
     /// Some coded matrix has codes of three values, which needs tables instead of codes.
     pub tables: bool,
     /// Some matrix is float.
@@ -74,9 +81,11 @@ impl Forms {
     /// What these matrices need.
     pub fn of(matrices: &[&crate::pack::Matrix]) -> Self {
         Self {
-            codes: matrices.iter().any(|matrix| matrix.is_coded() && !matrix.is_ternary()),
+            codes: matrices.iter().any(|matrix| matrix.is_coded() && !matrix.is_ternary() && !matrix.is_fields()),
             sums: matrices.iter().any(|matrix| matrix.summed_columns() == Some(COLUMNS)),
             half_sums: matrices.iter().any(|matrix| matrix.summed_columns() == Some(HALF_COLUMNS)),
+            eight: matrices.iter().any(|matrix| matrix.is_fields()),
+            eight_sums: matrices.iter().any(|matrix| matrix.is_fields() && matrix.has_offsets()),
             tables: matrices.iter().any(|matrix| matrix.is_ternary()),
             values: matrices.iter().any(|matrix| !matrix.is_coded()),
         }
@@ -119,11 +128,15 @@ impl Activations {
         if forms.tables {
             self.tables.compute(x, columns)?;
         }
+        self.eight.are_there = forms.eight;
+        if forms.eight {
+            self.eight.compute(x, columns, forms.eight_sums)?;
+        }
         self.sums.are_there = forms.sums;
         self.half_sums.are_there = forms.half_sums;
         if !forms.codes {
             self.codes.clear();
-            return if forms.tables || all_finite(x) { Ok(()) } else { Err(NonFinite) };
+            return if forms.tables || forms.eight || all_finite(x) { Ok(()) } else { Err(NonFinite) };
         }
         self.codes.resize(x.len(), 0);
         self.scales.resize(self.tokens, 0.0);

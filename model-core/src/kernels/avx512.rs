@@ -4,7 +4,7 @@ use core::arch::asm;
 use core::arch::x86_64::*;
 
 use super::isa::{Isa, Rows, TOKENS};
-use super::x86_64::prefetch;
+use super::x86_64::{Avx2, prefetch};
 
 #[derive(Clone, Copy)]
 pub(super) struct Avx512;
@@ -84,12 +84,11 @@ impl Isa for Avx512 {
     }
 
     #[inline(always)]
-    unsafe fn unpack(bytes: Rows) -> [Self::Codes; 2] {
+    unsafe fn unpack(shared: Self::Codes) -> [Self::Codes; 2] {
         // SAFETY: see above.
         unsafe {
-            let bytes = Self::row_codes8(bytes);
-            let low = Self::low_nibbles(bytes);
-            let (high, low) = (_mm512_sub_epi16(bytes, low), _mm512_sub_epi16(low, _mm512_set1_epi16(8)));
+            let low = Self::low_nibbles(shared);
+            let (high, low) = (_mm512_sub_epi16(shared, low), _mm512_sub_epi16(low, _mm512_set1_epi16(8)));
             let first = _mm512_set_epi64(13, 12, 5, 4, 9, 8, 1, 0);
             let second = _mm512_set_epi64(15, 14, 7, 6, 11, 10, 3, 2);
             [_mm512_permutex2var_epi64(low, first, high), _mm512_permutex2var_epi64(low, second, high)]
@@ -97,9 +96,36 @@ impl Isa for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn packed_fields(at: *const u8) -> Self::Codes {
+        // SAFETY: see above.
+        unsafe { _mm512_castsi256_si512(Avx2::packed_fields(at)) }
+    }
+
+    #[inline(always)]
+    unsafe fn row_packed_fields(rows: Rows) -> Self::Codes {
+        // SAFETY: see above.
+        unsafe {
+            let second = Avx2::packed_fields(rows.at.add(rows.next));
+            _mm512_inserti64x4::<1>(Self::packed_fields(rows.at), second)
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn low_fields(ints: Self::Ints) -> Self::Ints {
+        // SAFETY: see above.
+        unsafe { _mm512_and_si512(ints, _mm512_set1_epi32(0xfff)) }
+    }
+
+    #[inline(always)]
     unsafe fn splat_int(value: i32) -> Self::Ints {
         // SAFETY: see above.
         unsafe { _mm512_set1_epi32(value) }
+    }
+
+    #[inline(always)]
+    unsafe fn add_int(a: Self::Ints, b: Self::Ints) -> Self::Ints {
+        // SAFETY: see above.
+        unsafe { _mm512_add_epi32(a, b) }
     }
 
     #[inline(always)]

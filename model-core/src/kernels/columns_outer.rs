@@ -8,7 +8,7 @@
 use core::mem::MaybeUninit;
 
 use super::isa::{Isa, TOKENS, for_16, for_blocks, for_parts, for_tokens};
-use super::product::Product;
+use super::product::{Product, add_group};
 use super::source::{PAIRS, Source, multiply_offsets_part};
 use crate::pack::layout::{COLUMNS, OFFSET_PAIR_BYTES, ROWS, SCALES_BYTES, Section};
 
@@ -113,7 +113,7 @@ unsafe fn block<I: Isa, S: Source, const T: usize, const G: usize>(
 }
 
 /// Pairs of T tokens and G blocks in registers. What has not been loaded must not be read.
-struct Held<I: Isa, const T: usize, const G: usize>(MaybeUninit<[[[I::Pair; PAIRS]; G]; T]>);
+pub(super) struct Held<I: Isa, const T: usize, const G: usize>(MaybeUninit<[[[I::Pair; PAIRS]; G]; T]>);
 
 impl<I: Isa, const T: usize, const G: usize> Held<I, T, G> {
     /// Loads `pairs` pairs of each block for every token from `codes`, where tokens stand at `stride`.
@@ -145,33 +145,84 @@ impl<I: Isa, const T: usize, const G: usize> Held<I, T, G> {
     }
 }
 
-/// Sums of the activations of T tokens and G groups, times 8, in registers.
-struct EightfoldSums<I: Isa, const T: usize, const G: usize>(MaybeUninit<[[I::Ints; G]; T]>);
+/// What tokens and parts of a row group share, see [`Source::Kept`], and its scales.
+pub(super) struct Kept<I: Isa, S: Source, const G: usize> {
+    codes: [[MaybeUninit<S::Kept<I>>; 2]; G],
+    scales: [[[I::Floats; 2]; 2]; G],
+}
 
-impl<I: Isa, const T: usize, const G: usize> EightfoldSums<I, T, G> {
-    /// Loads the sums of the groups from `first` on, if `S` reads them.
+impl<I: Isa, S: Source, const G: usize> Kept<I, S, G> {
+    /// Nothing.
     #[inline(always)]
-    unsafe fn load<S: Source>(product: Product, first: usize) -> Self {
-        let mut sums = Self(MaybeUninit::uninit());
-        let to = sums.0.as_mut_ptr();
-        // SAFETY: the caller names groups that exist, and sums are there where they are read.
+    unsafe fn new() -> Self {
+        // SAFETY: passed on.
+        let zero = unsafe { I::splat(0.0) };
+        Self { codes: [const { [const { MaybeUninit::uninit() }; 2] }; G], scales: [[[zero; 2]; 2]; G] }
+    }
+}
+
+/// `acc`, the sums of a token and a part of the rows, with those of the G blocks of a row group at `blocks`.
+///
+/// # Safety
+/// As [`Source::multiply_part`].
+#[inline(always)]
+pub(super) unsafe fn add_blocks<I: Isa, S: Source, const T: usize, const G: usize>(
+    mut acc: I::Floats,
+    blocks: *const u8,
+    (held, groups): (&Held<I, T, G>, &Groups<I, S, T, G>),
+    kept: &mut Kept<I, S, G>,
+    token: usize,
+    part: usize,
+) -> I::Floats {
+    // SAFETY: the caller names blocks that exist, in the order in which they can be kept.
+    unsafe {
+        for_blocks!(BLOCK, {
+            for_16!(@ GROUP, {
+                if BLOCK < G && GROUP < S::GROUPS {
+                    let group = blocks.add(BLOCK * S::BLOCK_BYTES + GROUP * S::GROUP_BYTES);
+                    let x = |pair| held.pair(token, BLOCK, GROUP * PAIRS / S::GROUPS + pair);
+                    let inputs = groups.get(token, BLOCK);
+                    let (first, codes) = (token == 0, kept.codes[BLOCK][GROUP].as_mut_ptr());
+                    let scale = &mut kept.scales[BLOCK][GROUP][part];
+                    let sums = S::multiply_part::<I>(group, part, first, codes, x, inputs);
+                    if first {
+                        *scale = I::load(group.add(S::CODE_BYTES + 4 * part * I::LANES).cast());
+                    }
+                    acc = add_group::<I, S>(acc, sums, *scale, inputs);
+                }
+            }, 0 1);
+        });
+    }
+    acc
+}
+
+/// What the activations of T tokens and G groups have besides codes, in registers.
+pub(super) struct Groups<I: Isa, S: Source, const T: usize, const G: usize>(MaybeUninit<[[S::Group<I>; G]; T]>);
+
+impl<I: Isa, S: Source, const T: usize, const G: usize> Groups<I, S, T, G> {
+    /// Loads it for the groups from `first` on.
+    #[inline(always)]
+    unsafe fn load(product: Product, first: usize) -> Self {
+        let mut groups = Self(MaybeUninit::uninit());
+        let to = groups.0.as_mut_ptr();
+        // SAFETY: the caller names groups that exist.
         unsafe {
             for_tokens!(TOKEN < T, {
                 for_blocks!(GROUP, {
-                    if S::READS_SUMS && GROUP < G {
-                        let sum = *product.sums.add(TOKEN * product.layout.groups + first + GROUP);
-                        (&raw mut (*to)[TOKEN][GROUP]).write(I::splat_int(8 * sum));
+                    if GROUP < G {
+                        let group = S::group::<I>(product, TOKEN * product.layout.groups + first + GROUP);
+                        (&raw mut (*to)[TOKEN][GROUP]).write(group);
                     }
                 });
             });
         }
-        sums
+        groups
     }
 
-    /// A sum that has been loaded.
+    /// Of a group that has been loaded.
     #[inline(always)]
-    unsafe fn get(&self, token: usize, group: usize) -> I::Ints {
-        // SAFETY: the caller names a sum that has been loaded.
+    unsafe fn get(&self, token: usize, group: usize) -> S::Group<I> {
+        // SAFETY: the caller names a group that has been loaded.
         unsafe { (&raw const (*self.0.as_ptr())[token][group]).read() }
     }
 }
@@ -387,40 +438,25 @@ unsafe fn pass<I: Isa, S: Source, const T: usize, const G: usize, const STRIP: u
     // SAFETY: blocks and row groups lie inside the matrix and inside `y`; T tokens are left.
     unsafe {
         let held = Held::<I, T, G>::load(PAIRS, product.codes.add(at * COLUMNS), product.codes_stride());
-        let sums8 = EightfoldSums::<I, T, G>::load::<S>(product, at);
-        let x_scales = splats::<I, T>(product.scales);
+        let groups = Groups::<I, S, T, G>::load(product, at);
+        let x_scales = if S::SCALES_GROUPS { [I::splat(0.0); T] } else { splats::<I, T>(product.scales) };
         let mut offsets = Offsets::<I, T, STRIP>::load(product, 0);
         let place = if STRIP == FROM_Y { strip_bytes + at * S::BLOCK_BYTES } else { 0 };
         let mut walk = Walk::new(product, place, first, last);
         loop {
-            let mut kept = [const { [const { MaybeUninit::uninit() }; 2] }; G];
-            let mut scales = [[[I::splat(0.0); 2]; 2]; G];
+            let mut kept = Kept::<I, S, G>::new();
             let blocks = if STRIP == FROM_Y { walk.weights } else { walk.weights.add(strip_bytes) };
             for_tokens!(TOKEN < T, {
                 for_parts!(I, PART, {
                     let y = walk.y.add(TOKEN * product.y_stride + PART * I::LANES);
-                    let mut acc = if STRIP == FROM_Y {
+                    let acc = if STRIP == FROM_Y {
                         I::load(y)
                     } else {
                         offsets.step(I::splat(0.0), walk.weights, TOKEN, PART)
                     };
-                    for_blocks!(BLOCK, {
-                        for_16!(@ GROUP, {
-                            if BLOCK < G && GROUP < S::GROUPS {
-                                let group = blocks.add(BLOCK * S::BLOCK_BYTES + GROUP * S::GROUP_BYTES);
-                                let x = |pair| held.pair(TOKEN, BLOCK, GROUP * PAIRS / S::GROUPS + pair);
-                                let sum8 = || sums8.get(TOKEN, BLOCK);
-                                let (first, kept) = (TOKEN == 0, kept[BLOCK][GROUP].as_mut_ptr());
-                                let scale = &mut scales[BLOCK][GROUP][PART];
-                                let sums = S::multiply_part::<I>(group, PART, first, kept, x, sum8);
-                                if first {
-                                    *scale = I::load(group.add(S::CODE_BYTES + 4 * PART * I::LANES).cast());
-                                }
-                                acc = I::add(acc, I::mul(I::to_floats(sums), *scale));
-                            }
-                        }, 0 1);
-                    });
-                    I::store(y, if END { I::mul(acc, x_scales[TOKEN]) } else { acc });
+                    let x = (&held, &groups);
+                    let acc = S::add_blocks::<I, T, G>(acc, blocks, x, &mut kept, TOKEN, PART);
+                    I::store(y, if END && !S::SCALES_GROUPS { I::mul(acc, x_scales[TOKEN]) } else { acc });
                 });
             });
             if !walk.next() {

@@ -1,6 +1,7 @@
 //! Which instance of the kernels runs: chosen once per model, named in reports, never a matter of results.
 
 use super::attention::{self, Keys, SEGMENT, Values, Weights};
+use super::fields::Fields;
 #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
 use super::neon::Neon;
 use super::nibbles::Nibbles;
@@ -127,6 +128,8 @@ impl Kernel {
                 (Width::Byte, HALF_COLUMNS) => self.multiply_from::<Wide<HALF_COLUMNS>>(product, first, last),
                 (Width::Byte, _) => self.multiply_from::<Wide<COLUMNS>>(product, first, last),
                 (Width::Nibble, _) => self.multiply_from::<Nibbles>(product, first, last),
+                (Width::Fields, _) => self.multiply_from::<Fields<false>>(product, first, last),
+                (Width::PackedFields, _) => self.multiply_from::<Fields<true>>(product, first, last),
                 (Width::Trits | Width::PackedTrits, _) => self.look_up(product, first, last),
             }
         }

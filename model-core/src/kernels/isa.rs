@@ -32,7 +32,7 @@ pub(super) trait Isa: Copy {
     const LANES: usize;
     /// Row groups that share a register.
     const ROW_GROUPS: usize = if Self::LANES > ROWS { Self::LANES / ROWS } else { 1 };
-    /// Tokens that share each loaded weight: [`TOKENS`], or half of them where registers are few.
+    /// Tokens that share each loaded weight: [`TOKENS`], half of them where registers are few, or 1.
     const BATCH: usize = if Self::HOLDS_ACTIVATIONS { TOKENS } else { TOKENS / 2 };
 
     /// `i32`, one per output.
@@ -81,11 +81,24 @@ pub(super) trait Isa: Copy {
     unsafe fn dot_add(sum: Self::Ints, codes: Self::Codes, x: Self::Pair) -> Self::Ints;
     /// The low four bits of each code, as a number from 0 to 15.
     unsafe fn low_nibbles(codes: Self::Codes) -> Self::Codes;
-    /// The codes in bytes that hold two of them, see [`super::nibbles`]: with 8 lanes or more, those of two column pairs;
-    /// with 4, those of rows 0 to 3 and of rows 4 to 7 of one. Codes of rows 4 to 7 are sixteenfold.
-    unsafe fn unpack(bytes: Rows) -> [Self::Codes; 2];
+    /// The codes of two rows each that `shared` holds: `code + 8` in the low four bits, and in the others that of the fourth row
+    /// after it, which stays where it is. With 8 lanes or more, `shared` has rows 0 to 3 of two column pairs, and the result one
+    /// pair after the other; with 4, rows 0 to 3 of one pair, and the result rows 0 to 3 and rows 4 to 7.
+    unsafe fn unpack(shared: Self::Codes) -> [Self::Codes; 2];
+    /// The packed lanes (see [`super::fields`]) at `at`; with 8 lanes or more, then those of the byte after it.
+    unsafe fn packed_fields(at: *const u8) -> Self::Codes;
+    /// [`Isa::packed_fields`] of each row group.
+    #[inline(always)]
+    unsafe fn row_packed_fields(rows: Rows) -> Self::Codes {
+        // SAFETY: as `row_codes8`.
+        unsafe { Self::packed_fields(rows.at) }
+    }
+    /// The low 12 bits.
+    unsafe fn low_fields(ints: Self::Ints) -> Self::Ints;
     /// `value` for each output.
     unsafe fn splat_int(value: i32) -> Self::Ints;
+    /// Lane by lane; the caller guarantees that nothing overflows.
+    unsafe fn add_int(a: Self::Ints, b: Self::Ints) -> Self::Ints;
     /// Lane by lane; the caller guarantees that nothing overflows.
     unsafe fn sub_int(a: Self::Ints, b: Self::Ints) -> Self::Ints;
     /// Nearest `f32`, ties to even.

@@ -51,24 +51,7 @@ struct Coded<'a> {
 
 fn coded(kernel: Kernel, product: Coded<'_>, output: Output, range: Range<usize>) {
     let Coded { bytes, layout, w, x } = product;
-    let is_ternary = layout.width.is_ternary();
-    let are_there = if is_ternary { x.tables.are_there } else { x.codes.len() == x.tokens() * w.columns() };
-    assert!(are_there, "activations were not quantised");
-    let sums = if layout.group_columns == HALF_COLUMNS { &x.half_sums } else { &x.sums };
-    assert!(sums.are_there || w.summed_columns().is_none(), "activations were not summed");
-    let product = Product {
-        row_groups: bytes.as_ptr(),
-        layout,
-        codes: x.codes.as_ptr(),
-        tables: x.tables.bytes.as_ptr(),
-        scales: if is_ternary { x.tables.scales.as_ptr() } else { x.scales.as_ptr() },
-        sums: if is_ternary { x.tables.sums.as_ptr() } else { sums.sums.as_ptr() },
-        sum_codes: sums.codes.as_ptr(),
-        sum_scales: sums.scales.as_ptr(),
-        tokens: x.tokens(),
-        y: output.y,
-        y_stride: output.stride,
-    };
+    let product = product_of(product, output);
     let whole = w.rows() / ROWS;
     // Even, for kernels that take row groups two by two.
     let pass = (PASS_WEIGHTS / (ROWS * w.columns())).max(1).next_multiple_of(2);
@@ -91,6 +74,45 @@ fn coded(kernel: Kernel, product: Coded<'_>, output: Output, range: Range<usize>
                 write_rows(output, t, whole * ROWS, &tail[..w.rows() - whole * ROWS]);
             }
         }
+    }
+}
+
+/// The product with the form of the activations that the weights need.
+fn product_of(Coded { bytes, layout, w, x }: Coded<'_>, output: Output) -> Product {
+    let width = layout.width;
+    let sums = if layout.group_columns == HALF_COLUMNS { &x.half_sums } else { &x.sums };
+    let are_there = match width {
+        _ if width.is_fields() => x.eight.are_there && (x.eight.has_sums || !layout.has_offsets),
+        _ if width.is_ternary() => x.tables.are_there,
+        _ => x.codes.len() == x.tokens() * w.columns() && (sums.are_there || w.summed_columns().is_none()),
+    };
+    assert!(are_there, "activations were not quantised, or not summed");
+    let product = Product {
+        row_groups: bytes.as_ptr(),
+        layout,
+        codes: x.codes.as_ptr(),
+        tables: x.tables.bytes.as_ptr(),
+        scales: x.scales.as_ptr(),
+        block_scales: x.eight.scales.as_ptr(),
+        sums: sums.sums.as_ptr(),
+        sum_codes: sums.codes.as_ptr(),
+        sum_scales: sums.scales.as_ptr(),
+        tokens: x.tokens(),
+        y: output.y,
+        y_stride: output.stride,
+    };
+    match width {
+        _ if width.is_fields() => Product {
+            codes: x.eight.codes.as_ptr(),
+            sums: x.eight.biases.as_ptr(),
+            sum_codes: x.eight.sum_codes.as_ptr(),
+            sum_scales: x.eight.sum_scales.as_ptr(),
+            ..product
+        },
+        _ if width.is_ternary() => {
+            Product { scales: x.tables.scales.as_ptr(), sums: x.tables.sums.as_ptr(), ..product }
+        }
+        _ => product,
     }
 }
 

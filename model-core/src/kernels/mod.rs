@@ -6,11 +6,13 @@
 //! three values are looked up instead: `ternary` in `tables`. `NUMERICS.md` has the contract.
 
 mod activations;
+mod activations8;
 mod attention;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod columns_outer;
 mod dispatch;
+mod fields;
 mod float;
 mod isa;
 mod matmul;

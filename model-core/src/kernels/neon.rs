@@ -75,12 +75,11 @@ impl Isa for Neon {
     }
 
     #[inline(always)]
-    unsafe fn unpack(bytes: Rows) -> [Self::Codes; 2] {
+    unsafe fn unpack(shared: Self::Codes) -> [Self::Codes; 2] {
         // SAFETY: see above.
         unsafe {
-            let bytes = Self::codes8(bytes.at.cast());
-            let low = Self::low_nibbles(bytes);
-            let high = Columns(vsubq_s16(bytes.0, low.0), vsubq_s16(bytes.1, low.1));
+            let low = Self::low_nibbles(shared);
+            let high = Columns(vsubq_s16(shared.0, low.0), vsubq_s16(shared.1, low.1));
             let low = Columns(vsubq_s16(low.0, vdupq_n_s16(8)), vsubq_s16(low.1, vdupq_n_s16(8)));
             let one = |low, high| vcombine_s16(vget_low_s16(low), vget_low_s16(high));
             let two = |low, high| vcombine_s16(vget_high_s16(low), vget_high_s16(high));
@@ -89,9 +88,31 @@ impl Isa for Neon {
     }
 
     #[inline(always)]
+    unsafe fn packed_fields(at: *const u8) -> Self::Codes {
+        // SAFETY: see above.
+        unsafe {
+            let lanes = |at: *const u8| vbicq_s16(vreinterpretq_s16_u8(vld1q_u8(at)), vdupq_n_s16(0x0ff0));
+            let (one, two) = (lanes(at), lanes(at.add(1)));
+            Columns(vuzp1q_s16(one, two), vuzp2q_s16(one, two))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn low_fields(ints: Self::Ints) -> Self::Ints {
+        // SAFETY: see above.
+        unsafe { ints.map(|ints| vandq_s32(ints, vdupq_n_s32(0xfff))) }
+    }
+
+    #[inline(always)]
     unsafe fn splat_int(value: i32) -> Self::Ints {
         // SAFETY: see above.
         unsafe { [vdupq_n_s32(value); 2] }
+    }
+
+    #[inline(always)]
+    unsafe fn add_int(a: Self::Ints, b: Self::Ints) -> Self::Ints {
+        // SAFETY: see above.
+        unsafe { [vaddq_s32(a[0], b[0]), vaddq_s32(a[1], b[1])] }
     }
 
     #[inline(always)]

@@ -13,6 +13,7 @@
 //! each code.
 
 use super::isa::{Isa, Rows, for_16, for_tokens};
+use super::product::Product;
 use super::source::{Inputs, PAIRS, Source};
 use crate::pack::layout::{COLUMNS, ROWS, Width};
 
@@ -32,7 +33,15 @@ pub(super) struct Kept<I: Isa> {
 impl Source for Nibbles {
     const GROUP_COLUMNS: usize = COLUMNS;
     const CODE_BYTES: usize = Width::Nibble.code_bytes(COLUMNS);
-    const READS_SUMS: bool = true;
+
+    /// `8 Σ x`
+    type Group<I: Isa> = I::Ints;
+
+    #[inline(always)]
+    unsafe fn group<I: Isa>(product: Product, group: usize) -> Self::Group<I> {
+        // SAFETY: the caller names a group that exists, and sums are there.
+        unsafe { I::splat_int(8 * *product.sums.add(group)) }
+    }
 
     /// For eight lanes or more.
     #[inline(always)]
@@ -42,7 +51,7 @@ impl Source for Nibbles {
             let mut sums = [I::zero(); T];
             for_16!(STEP, {
                 if STEP < PAIRS / 2 {
-                    let [one, two] = I::unpack(codes.add(2 * PAIR_BYTES * STEP));
+                    let [one, two] = I::unpack(I::row_codes8(codes.add(2 * PAIR_BYTES * STEP)));
                     for_tokens!(TOKEN < T, {
                         sums[TOKEN] = I::dot_add(sums[TOKEN], one, x.pair(TOKEN, 2 * STEP));
                         sums[TOKEN] = I::dot_add(sums[TOKEN], two, x.pair(TOKEN, 2 * STEP + 1));
@@ -63,7 +72,7 @@ impl Source for Nibbles {
         first: bool,
         kept: *mut Self::Kept<I>,
         x: impl Fn(usize) -> I::Pair,
-        eightfold_sum: impl Fn() -> I::Ints,
+        eightfold_sum: Self::Group<I>,
     ) -> I::Ints {
         // SAFETY: 8 bytes stand at `codes` for each pair; what is kept is read after it was written.
         unsafe {
@@ -79,7 +88,7 @@ impl Source for Nibbles {
             let low = &raw mut (*kept).low;
             if part == 0 {
                 low.write(sums);
-                I::sub_int(sums, eightfold_sum())
+                I::sub_int(sums, eightfold_sum)
             } else {
                 I::sub_int(sums, low.read())
             }

@@ -21,8 +21,15 @@ struct Case {
 }
 
 /// How codes are held, and columns that share a scale.
-const KINDS: [(Width, usize); 5] =
-    [(Width::Nibble, 32), (Width::Byte, 32), (Width::Byte, 16), (Width::Trits, 256), (Width::PackedTrits, 256)];
+const KINDS: [(Width, usize); 7] = [
+    (Width::Nibble, 32),
+    (Width::Byte, 32),
+    (Width::Byte, 16),
+    (Width::Fields, 32),
+    (Width::PackedFields, 32),
+    (Width::Trits, 256),
+    (Width::PackedTrits, 256),
+];
 
 fn cases() -> impl Strategy<Value = Case> {
     let shape = (1usize..30, 1usize..70, 1usize..20, any::<bool>(), 0usize..KINDS.len(), any::<u64>(), 0usize..4);
@@ -63,6 +70,24 @@ fn quantized(values: &[f32], limit: f32) -> (Vec<i64>, f32) {
     (values.iter().map(|value| (value * (limit / max)).round_ties_even() as i64).collect(), max / limit)
 }
 
+/// Codes of 8 bits with a scale for each 32, as products with codes in fields have them.
+fn quantized_by_blocks(values: &[f32]) -> (Vec<i64>, Vec<f32>) {
+    let magnitudes = |values: &[f32]| values.iter().map(|value| value.abs()).collect::<Vec<_>>();
+    let sum_of_eight = |x: &[f32]| {
+        let [a, b, c, d] = std::array::from_fn(|i| x[i] + x[i + 4]);
+        (a + c) + (b + d)
+    };
+    let scale = |block: &[f32]| {
+        let x = magnitudes(block);
+        let largest = |values: &mut dyn Iterator<Item = f32>| values.fold(0.0f32, f32::max);
+        let sum = largest(&mut x.chunks_exact(8).map(sum_of_eight));
+        (sum * (8.0 / 2015.0)).max(largest(&mut x.iter().copied()) * (1.0 / 127.0))
+    };
+    let scales: Vec<f32> = values.chunks_exact(32).map(scale).collect();
+    let code = |(i, value): (usize, &f32)| (value * (1.0 / scales[i / 32])).round_ties_even() as i64;
+    (values.iter().enumerate().map(code).collect(), scales)
+}
+
 fn dot(a: &[i64], b: &[i64]) -> i64 {
     let sum = a.iter().zip(b).map(|(a, b)| a * b).sum();
     assert!(i32::try_from(sum).is_ok(), "{sum} does not fit an i32");
@@ -72,15 +97,14 @@ fn dot(a: &[i64], b: &[i64]) -> i64 {
 /// The contract of `product.rs` and `ternary.rs` for one output, without any of its code.
 fn expected(case: &Case, row: usize, x: &[f32]) -> f32 {
     let (group, groups) = (case.group, case.columns / case.group);
+    if case.width.is_fields() {
+        return expected_of_fields(case, row, x);
+    }
     let (x, x_scale) = quantized(x, if case.width.is_ternary() { 8159.0 } else { 32767.0 });
     let mut acc = 0.0f32;
     if !case.offsets.is_empty() {
         let sums: Vec<f32> = x.chunks_exact(group).map(|x| x.iter().sum::<i64>() as f32).collect();
-        let (sums, sum_scale) = quantized(&sums, 8191.0);
-        for (offsets, sums) in case.offsets[row * groups..][..groups].chunks(32).zip(sums.chunks(32)) {
-            let (offsets, offset_scale) = quantized(offsets, 8191.0);
-            acc += dot(&offsets, sums) as f32 * (offset_scale * sum_scale);
-        }
+        acc = add_offsets(&case.offsets[row * groups..][..groups], &sums, acc);
     }
     for (i, x) in x.chunks_exact(group).enumerate() {
         let codes = &case.codes[row * case.columns + i * group..][..group];
@@ -88,6 +112,32 @@ fn expected(case: &Case, row: usize, x: &[f32]) -> f32 {
         acc += dot(&codes, x) as f32 * case.scales[row * groups + i];
     }
     acc * x_scale
+}
+
+/// The same with activations of 8 bits.
+fn expected_of_fields(case: &Case, row: usize, x: &[f32]) -> f32 {
+    let groups = case.columns / 32;
+    let (x, x_scales) = quantized_by_blocks(x);
+    let mut acc = 0.0f32;
+    if !case.offsets.is_empty() {
+        let sums: Vec<f32> =
+            x.chunks_exact(32).zip(&x_scales).map(|(x, scale)| x.iter().sum::<i64>() as f32 * scale).collect();
+        acc = add_offsets(&case.offsets[row * groups..][..groups], &sums, acc);
+    }
+    for (i, x) in x.chunks_exact(32).enumerate() {
+        let codes = case.codes[row * case.columns + i * 32..][..32].iter().map(|code| i64::from(*code));
+        acc += dot(&codes.collect::<Vec<_>>(), x) as f32 * case.scales[row * groups + i] * x_scales[i];
+    }
+    acc
+}
+
+fn add_offsets(offsets: &[f32], sums: &[f32], mut acc: f32) -> f32 {
+    let (sums, sum_scale) = quantized(sums, 8191.0);
+    for (offsets, sums) in offsets.chunks(32).zip(sums.chunks(32)) {
+        let (offsets, offset_scale) = quantized(offsets, 8191.0);
+        acc += dot(&offsets, sums) as f32 * (offset_scale * sum_scale);
+    }
+    acc
 }
 
 fn bits(values: &[f32]) -> Vec<u32> {

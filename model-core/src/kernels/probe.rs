@@ -51,6 +51,11 @@ pub fn digest(kernel: Kernel, seed: u64) -> Option<u64> {
             digest = hash(digest, &coded(kernel, &mut random, affine, width, group)?);
         }
     }
+    for affine in [false, true] {
+        for width in [Width::Fields, Width::PackedFields] {
+            digest = hash(digest, &coded(kernel, &mut random, affine, width, 32)?);
+        }
+    }
     for width in [Width::Trits, Width::PackedTrits] {
         digest = hash(digest, &coded(kernel, &mut random, false, width, 256)?);
     }

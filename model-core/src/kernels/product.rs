@@ -9,6 +9,14 @@
 //! y   = acc * x_scale                               once, at the end
 //! ```
 //!
+//! With activations of 8 bits, which have a scale for each group and are summed as values:
+//!
+//! ```text
+//! acc = acc + f32(Σ offset_code * sum_code) * (offset_scale * sum_scale)
+//! acc = acc + f32(Σ code * x_code) * scale * x_scale
+//! y   = acc
+//! ```
+//!
 //! The integer sums are exact. No step depends on how many rows, columns or tokens are walked at a time, so
 //! [`rows_outer`] and [`columns_outer`], and any split of the rows over threads, give the same bits.
 
@@ -30,9 +38,12 @@ pub(super) struct Product {
     pub codes: *const i16,
     /// `[tokens, groups, 32, 64]`, read only if codes have three values
     pub tables: *const u8,
-    /// `[tokens]`
+    /// `[tokens]`, read unless each block has its own scale
     pub scales: *const f32,
-    /// Sum of each group of codes, `[tokens, groups]`, read only with nibbles or three values
+    /// `[tokens, groups]`, read only if each block has its own scale
+    pub block_scales: *const f32,
+    /// Of each group of codes, `[tokens, groups, sums_per_group]`, read only with nibbles, fields or three values; see
+    /// [`Source::multiply_part`]
     pub sums: *const i32,
     /// `[tokens, 2 * ceil(groups / 2)]`, read only if there are offsets
     pub sum_codes: *const i16,
@@ -73,8 +84,9 @@ impl Product {
             Self {
                 codes: self.codes.wrapping_add(token * self.codes_stride()),
                 tables: self.tables.wrapping_add(token * self.tables_stride()),
-                scales: self.scales.add(token),
-                sums: self.sums.wrapping_add(token * self.layout.groups),
+                scales: self.scales.wrapping_add(token),
+                block_scales: self.block_scales.wrapping_add(token * self.layout.groups),
+                sums: self.sums.wrapping_add(token * self.layout.groups * self.layout.width.sums_per_group()),
                 sum_codes: self.sum_codes.wrapping_add(token * self.sums_stride()),
                 sum_scales: self.sum_scales.wrapping_add(token),
                 y: self.y.add(token * self.y_stride),
@@ -99,7 +111,7 @@ pub(super) unsafe fn multiply<I: Isa, S: Source>(product: Product, first: usize,
             tokens::<I, S, TOKENS>(rest, first, last);
             rest = rest.skip_tokens(TOKENS);
         }
-        while rest.tokens >= TOKENS / 2 {
+        while I::BATCH >= TOKENS / 2 && rest.tokens >= TOKENS / 2 {
             tokens::<I, S, { TOKENS / 2 }>(rest, first, last);
             rest = rest.skip_tokens(TOKENS / 2);
         }
@@ -123,7 +135,8 @@ unsafe fn tokens<I: Isa, S: Source, const T: usize>(product: Product, first: usi
     }
 }
 
-/// The step of a group: `group` holds its codes and scales, `x` its activations.
+/// The step of a group: `group` holds its codes and scales, `x` its activations, and `inputs` gives what else they
+/// have for a token.
 ///
 /// # Safety
 /// As [`Isa`]; a whole group stands there, and `x` has T tokens.
@@ -132,15 +145,31 @@ pub(super) unsafe fn group_step<I: Isa, S: Source, const T: usize>(
     acc: &mut [I::Floats; T],
     group: Rows,
     x: impl Inputs<I>,
+    inputs: impl Fn(usize) -> S::Group<I>,
 ) {
     // SAFETY: as above.
     unsafe {
         let sums = S::multiply::<I, T>(group, x);
         let scale = I::row_floats(group.add(S::CODE_BYTES));
         for_tokens!(TOKEN < T, {
-            acc[TOKEN] = I::add(acc[TOKEN], I::mul(I::to_floats(sums[TOKEN]), scale));
+            acc[TOKEN] = add_group::<I, S>(acc[TOKEN], sums[TOKEN], scale, inputs(TOKEN));
         });
     }
+}
+
+/// `acc` with the sums of a group.
+///
+/// # Safety
+/// As [`Isa`].
+#[inline(always)]
+pub(super) unsafe fn add_group<I: Isa, S: Source>(
+    acc: I::Floats,
+    sums: I::Ints,
+    scale: I::Floats,
+    inputs: S::Group<I>,
+) -> I::Floats {
+    // SAFETY: as above.
+    unsafe { I::add(acc, S::scale::<I>(I::mul(I::to_floats(sums), scale), inputs)) }
 }
 
 /// The step of a section of `pairs` group pairs: `section` holds offset codes and scales, `x` the sum codes, and

@@ -29,12 +29,13 @@ pub(super) unsafe fn multiply<I: Isa, S: Source, const T: usize>(product: Produc
                     // The weights pass by once; a batch finds them in the cache.
                     I::prefetch_next(group, S::GROUP_BYTES);
                 }
-                group_step::<I, S, T>(&mut acc, group, x);
+                let inputs = |token: usize| S::group::<I>(product, token * layout.groups + at);
+                group_step::<I, S, T>(&mut acc, group, x, inputs);
                 group = group.add(S::GROUP_BYTES);
             }
             for (t, acc) in acc.into_iter().enumerate() {
                 let y = product.y.add(t * product.y_stride + row_group * ROWS);
-                I::store(y, I::mul(acc, I::splat(*product.scales.add(t))));
+                I::store(y, if S::SCALES_GROUPS { acc } else { I::mul(acc, I::splat(*product.scales.add(t))) });
             }
         }
     }

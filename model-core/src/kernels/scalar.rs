@@ -1,6 +1,6 @@
 //! The reference instance of [`Isa`]: plain Rust, on every target.
 
-use super::isa::{Isa, Rows};
+use super::isa::Isa;
 use super::ternary::Lookup;
 
 #[derive(Clone, Copy)]
@@ -15,6 +15,8 @@ impl Isa for Scalar {
     type Codes = [[i16; 2]; 8];
 
     const HOLDS_ACTIVATIONS: bool = false;
+    /// Nothing is gained by more, but much that compiles slowly.
+    const BATCH: usize = 1;
 
     #[inline(always)]
     unsafe fn zero() -> Self::Ints {
@@ -54,18 +56,36 @@ impl Isa for Scalar {
     }
 
     #[inline(always)]
-    unsafe fn unpack(bytes: Rows) -> [Self::Codes; 2] {
-        // SAFETY: the caller vouches for 16 bytes at `bytes`.
-        let bytes = unsafe { bytes.at.cast::<[[[i8; 2]; 4]; 2]>().read_unaligned() };
-        bytes.map(|pair| {
-            let row = |row: usize| pair[row % 4].map(|byte| (i16::from(byte), i16::from(byte & 0x0f)));
-            std::array::from_fn(|i| row(i).map(|(byte, low)| if i < 4 { low - 8 } else { byte - low }))
+    unsafe fn unpack(shared: Self::Codes) -> [Self::Codes; 2] {
+        [0, 4].map(|first| {
+            std::array::from_fn(|i| {
+                shared[first + i % 4].map(|both| if i < 4 { (both & 0x0f) - 8 } else { both & !0x0f })
+            })
         })
+    }
+
+    #[inline(always)]
+    unsafe fn packed_fields(at: *const u8) -> Self::Codes {
+        // SAFETY: the caller vouches for 17 bytes at `at`.
+        let [one, two] = [0, 1].map(|i| unsafe { at.add(i).cast::<[[i16; 2]; 4]>().read_unaligned() });
+        let lanes = |i: usize| if i < 4 { one[i] } else { two[i - 4] };
+        std::array::from_fn(|i| lanes(i).map(|lane| lane & !0x0ff0))
+    }
+
+    #[inline(always)]
+    unsafe fn low_fields(ints: Self::Ints) -> Self::Ints {
+        ints.map(|ints| ints & 0xfff)
     }
 
     #[inline(always)]
     unsafe fn splat_int(value: i32) -> Self::Ints {
         [value; 8]
+    }
+
+    #[inline(always)]
+    unsafe fn add_int(mut a: Self::Ints, b: Self::Ints) -> Self::Ints {
+        a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
+        a
     }
 
     #[inline(always)]

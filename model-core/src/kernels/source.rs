@@ -1,6 +1,8 @@
 //! Where the integers of a product come from: codes of weights on one side, activations on the other.
 
+use super::columns_outer::{Groups, Held, Kept, add_blocks};
 use super::isa::{Isa, Rows, for_16, for_tokens};
+use super::product::Product;
 use crate::pack::layout::{COLUMNS, OFFSET_PAIR_BYTES, ROWS, SCALES_BYTES, Width};
 
 /// Column pairs of a block, and group pairs of a section.
@@ -44,8 +46,47 @@ pub(super) trait Source {
     const GROUPS: usize = COLUMNS / Self::GROUP_COLUMNS;
     /// Bytes of a block.
     const BLOCK_BYTES: usize = Self::GROUPS * Self::GROUP_BYTES;
-    /// Whether [`Source::multiply_part`] needs the sums of activations.
-    const READS_SUMS: bool;
+    /// Whether activations have a scale for each group instead of one in all.
+    const SCALES_GROUPS: bool = false;
+
+    /// What the activations of a group have besides codes, in registers.
+    type Group<I: Isa>: Copy;
+
+    /// Loads it for a group of the first token, or, after the last one, for the groups of the others.
+    ///
+    /// # Safety
+    /// As [`Isa`]; the group exists, and what the source reads of the activations is there.
+    unsafe fn group<I: Isa>(product: Product, group: usize) -> Self::Group<I>;
+
+    /// The products of a group with the scale of its activations, if it has one.
+    ///
+    /// # Safety
+    /// As [`Isa`].
+    #[inline(always)]
+    unsafe fn scale<I: Isa>(products: I::Floats, _group: Self::Group<I>) -> I::Floats {
+        products
+    }
+
+    /// [`add_blocks`], as a method of the source: the compiler knows which one only when all parameters are known, and so does not
+    /// copy its hundreds of steps into each caller before it has left out those that do nothing, which took it 10 GB of memory.
+    ///
+    /// # Safety
+    /// As there.
+    #[inline(always)]
+    unsafe fn add_blocks<I: Isa, const T: usize, const G: usize>(
+        acc: I::Floats,
+        blocks: *const u8,
+        x: (&Held<I, T, G>, &Groups<I, Self, T, G>),
+        kept: &mut Kept<I, Self, G>,
+        token: usize,
+        part: usize,
+    ) -> I::Floats
+    where
+        Self: Sized,
+    {
+        // SAFETY: passed on.
+        unsafe { add_blocks::<I, Self, T, G>(acc, blocks, x, kept, token, part) }
+    }
 
     /// Multiplies one group of columns of each row group: for T tokens, the exact `Σ code * x_code` of every row.
     ///
@@ -57,8 +98,7 @@ pub(super) trait Source {
     type Kept<I: Isa>;
 
     /// The same for one token and one part of the rows, as many as the `Isa` has lanes. Loads are `kept` if this is the
-    /// first token, else they come from there. `x` gives the activation pairs, `eightfold_sum` 8 times the sum of all
-    /// activations if they are needed.
+    /// first token, else they come from there. `x` gives the activation pairs, `group` what else they have.
     ///
     /// # Safety
     /// As [`Isa`]; a group's codes stand at `codes`. Before, in this order: the parts before this one for the first
@@ -69,7 +109,7 @@ pub(super) trait Source {
         first: bool,
         kept: *mut Self::Kept<I>,
         x: impl Fn(usize) -> I::Pair,
-        eightfold_sum: impl Fn() -> I::Ints,
+        group: Self::Group<I>,
     ) -> I::Ints;
 }
 
@@ -79,7 +119,11 @@ pub(super) struct Wide<const C: usize>;
 impl<const C: usize> Source for Wide<C> {
     const GROUP_COLUMNS: usize = C;
     const CODE_BYTES: usize = Width::Byte.code_bytes(C);
-    const READS_SUMS: bool = false;
+
+    type Group<I: Isa> = ();
+
+    #[inline(always)]
+    unsafe fn group<I: Isa>(_product: Product, _group: usize) -> Self::Group<I> {}
 
     #[inline(always)]
     unsafe fn multiply<I: Isa, const T: usize>(codes: Rows, x: impl Inputs<I>) -> [I::Ints; T] {
@@ -107,7 +151,7 @@ impl<const C: usize> Source for Wide<C> {
         first: bool,
         kept: *mut Self::Kept<I>,
         x: impl Fn(usize) -> I::Pair,
-        _eightfold_sum: impl Fn() -> I::Ints,
+        (): Self::Group<I>,
     ) -> I::Ints {
         // SAFETY: 16 bytes stand at `codes` for each pair; codes are read after they were kept.
         unsafe {

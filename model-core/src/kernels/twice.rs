@@ -2,7 +2,7 @@
 
 use core::marker::PhantomData;
 
-use super::isa::{Isa, Rows};
+use super::isa::Isa;
 
 /// An `Isa` of four lanes, taken twice.
 #[derive(Clone, Copy)]
@@ -56,15 +56,33 @@ impl<I: Isa> Isa for Twice<I> {
     }
 
     #[inline(always)]
-    unsafe fn unpack(bytes: Rows) -> [Self::Codes; 2] {
+    unsafe fn unpack(shared: Self::Codes) -> [Self::Codes; 2] {
         // SAFETY: see above.
-        unsafe { [I::unpack(bytes), I::unpack(bytes.add(2 * I::LANES))] }
+        unsafe { shared.map(|shared| I::unpack(shared)) }
+    }
+
+    #[inline(always)]
+    unsafe fn packed_fields(at: *const u8) -> Self::Codes {
+        // SAFETY: see above.
+        unsafe { [I::packed_fields(at), I::packed_fields(at.add(1))] }
+    }
+
+    #[inline(always)]
+    unsafe fn low_fields(ints: Self::Ints) -> Self::Ints {
+        // SAFETY: see above.
+        unsafe { [I::low_fields(ints[0]), I::low_fields(ints[1])] }
     }
 
     #[inline(always)]
     unsafe fn splat_int(value: i32) -> Self::Ints {
         // SAFETY: see above.
         unsafe { [I::splat_int(value); 2] }
+    }
+
+    #[inline(always)]
+    unsafe fn add_int(a: Self::Ints, b: Self::Ints) -> Self::Ints {
+        // SAFETY: see above.
+        unsafe { [I::add_int(a[0], b[0]), I::add_int(a[1], b[1])] }
     }
 
     #[inline(always)]

@@ -2,7 +2,7 @@
 
 use core::arch::wasm32::*;
 
-use super::isa::{Isa, Rows};
+use super::isa::Isa;
 use super::ternary::Lookup;
 
 #[derive(Clone, Copy)]
@@ -54,18 +54,31 @@ impl Isa for Simd128 {
     }
 
     #[inline(always)]
-    unsafe fn unpack(bytes: Rows) -> [Self::Codes; 2] {
+    unsafe fn unpack(shared: Self::Codes) -> [Self::Codes; 2] {
         // SAFETY: see above.
-        unsafe {
-            let bytes = i16x8_load_extend_i8x8(bytes.at.cast());
-            let low = Self::low_nibbles(bytes);
-            [i16x8_sub(low, i16x8_splat(8)), i16x8_sub(bytes, low)]
-        }
+        let low = unsafe { Self::low_nibbles(shared) };
+        [i16x8_sub(low, i16x8_splat(8)), i16x8_sub(shared, low)]
+    }
+
+    #[inline(always)]
+    unsafe fn packed_fields(at: *const u8) -> Self::Codes {
+        // SAFETY: see above.
+        v128_and(unsafe { v128_load(at.cast()) }, i16x8_splat(0xf00fu16 as i16))
+    }
+
+    #[inline(always)]
+    unsafe fn low_fields(ints: Self::Ints) -> Self::Ints {
+        v128_and(ints, i32x4_splat(0xfff))
     }
 
     #[inline(always)]
     unsafe fn splat_int(value: i32) -> Self::Ints {
         i32x4_splat(value)
+    }
+
+    #[inline(always)]
+    unsafe fn add_int(a: Self::Ints, b: Self::Ints) -> Self::Ints {
+        i32x4_add(a, b)
     }
 
     #[inline(always)]

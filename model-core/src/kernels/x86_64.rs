@@ -62,20 +62,40 @@ impl Isa for Avx2 {
     }
 
     #[inline(always)]
-    unsafe fn unpack(bytes: Rows) -> [Self::Codes; 2] {
+    unsafe fn unpack(shared: Self::Codes) -> [Self::Codes; 2] {
         // SAFETY: see above.
         unsafe {
-            let bytes = Self::codes8(bytes.at.cast());
-            let low = Self::low_nibbles(bytes);
-            let (high, low) = (_mm256_sub_epi16(bytes, low), _mm256_sub_epi16(low, _mm256_set1_epi16(8)));
+            let low = Self::low_nibbles(shared);
+            let (high, low) = (_mm256_sub_epi16(shared, low), _mm256_sub_epi16(low, _mm256_set1_epi16(8)));
             [_mm256_permute2x128_si256::<0x20>(low, high), _mm256_permute2x128_si256::<0x31>(low, high)]
         }
+    }
+
+    #[inline(always)]
+    unsafe fn packed_fields(at: *const u8) -> Self::Codes {
+        // SAFETY: see above.
+        unsafe {
+            let lanes = _mm256_loadu2_m128i(at.add(1).cast(), at.cast());
+            _mm256_andnot_si256(_mm256_set1_epi16(0x0ff0), lanes)
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn low_fields(ints: Self::Ints) -> Self::Ints {
+        // SAFETY: see above.
+        unsafe { _mm256_and_si256(ints, _mm256_set1_epi32(0xfff)) }
     }
 
     #[inline(always)]
     unsafe fn splat_int(value: i32) -> Self::Ints {
         // SAFETY: see above.
         unsafe { _mm256_set1_epi32(value) }
+    }
+
+    #[inline(always)]
+    unsafe fn add_int(a: Self::Ints, b: Self::Ints) -> Self::Ints {
+        // SAFETY: see above.
+        unsafe { _mm256_add_epi32(a, b) }
     }
 
     #[inline(always)]

@@ -78,6 +78,18 @@ impl F32x4 {
         Self(backend::add_exponent(power.0, shifted.0))
     }
 
+    /// The magnitudes.
+    #[inline(always)]
+    pub fn magnitude(self) -> Self {
+        Self(backend::magnitude(self.0))
+    }
+
+    /// Lane i is the sum `(0 + 2) + (1 + 3)` of the lanes of `fours[i]`.
+    #[inline(always)]
+    pub fn totals(fours: [Self; 4]) -> Self {
+        Self(backend::totals(fours.map(|four| four.0)))
+    }
+
     /// Lanes 1, 0, 3, 2.
     #[inline(always)]
     pub fn swap_pairs(self) -> Self {
@@ -122,6 +134,18 @@ impl I32x4 {
     #[inline(always)]
     pub fn pair_sums(codes: &[i16; 8]) -> Self {
         Self(backend::pair_sums(codes))
+    }
+
+    /// Lane i is the sum of `eights[i]`, whose codes are of 8 bits.
+    #[inline(always)]
+    pub fn code_totals(eights: [&[i16; 8]; 4]) -> Self {
+        Self(backend::code_totals(eights))
+    }
+
+    /// `to[i] = value - 8 * lane i`; nothing may overflow.
+    #[inline(always)]
+    pub fn subtracted_eightfold_from(self, value: i32, to: &mut [i32; 4]) {
+        backend::store_ints(backend::sub_ints(backend::splat_ints(value), backend::eightfold(self.0)), to);
     }
 
     /// Lane by lane; nothing may overflow.

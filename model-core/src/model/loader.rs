@@ -280,6 +280,7 @@ impl Tensors {
             tokenizer: self.language.tokenizer,
             chat: self.language.chat,
             weights_per_token: weights_per_token(&self.plan),
+            precision: self.form.precision,
             residency: self.form.residency,
             rope: Rope::new(&self.config.rotation, weights.rope_factors()),
             local_rope: local.map(|rotation| Rope::new(rotation, None)),

@@ -27,7 +27,7 @@ use crate::config::Config;
 use crate::grammar::TokenOrder;
 use crate::kernels::Kernel;
 use crate::math::Rope;
-use crate::pack::Residency;
+use crate::pack::{Precision, Residency};
 use crate::tokenizer::Tokenizer;
 pub use kv_cache::CachePrecision;
 use kv_cache::KvCache;
@@ -44,6 +44,7 @@ pub struct Model {
     pub chat: Option<ChatTemplate>,
     weights: Weights,
     weights_per_token: u64,
+    precision: Precision,
     residency: Residency,
     rope: Rope,
     /// Of layers with a sliding window, if they turn otherwise.
@@ -54,6 +55,11 @@ pub struct Model {
 }
 
 impl Model {
+    /// What the quantised weights became. It decides bits of results.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
     /// How the codes of the weights are kept in memory. Results do not depend on it.
     pub fn residency(&self) -> Residency {
         self.residency

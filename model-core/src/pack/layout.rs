@@ -31,6 +31,28 @@
 //!       288 .. 320   scales of columns 16 to 31
 //! ```
 //!
+//! Codes from -8 to 7 that meet activations of 8 bits stand in the fields of 16-bit lanes, `code + 8 + 4096 * code'` of a row and
+//! the fourth row after it:
+//!
+//! ```text
+//! block   0 ..  16   column pair 0: rows 0 and 4 (2 lanes), rows 1 and 5, … rows 3 and 7     u16, little-endian
+//!        16 ..  32   column pair 1
+//!           …
+//!       240 .. 256   column pair 15
+//!       256 .. 288   scale of row 0, … row 3, a 4096th of the scale of row 4, … row 7       f32, little-endian
+//! ```
+//!
+//! or packed, so that the 16 bits at byte k, without the middle 8, are lane k: byte k holds `code + 8` of lane k in its low half
+//! and `code'` of lane k - 1 in its high half. A column quad has 16 lanes; those with even numbers are its first pair:
+//!
+//! ```text
+//! block   0 ..  16   column quad 0: lanes 0, 2, … 14 of columns 0 and 1, lanes 1, 3, … 15 of columns 2 and 3
+//!           …
+//!       112 .. 128   column quad 7
+//!       128 .. 132   code' of lane 127, zeros
+//!       132 .. 164   scales as above
+//! ```
+//!
 //! Codes of three values, 256 of which share a scale, stand as two bits whose sum is the code plus 1, and four columns of
 //! a bit at a time are an index into a table of the sums of four activations:
 //!
@@ -85,9 +107,10 @@ pub(crate) const OFFSET_LIMIT: f32 = 8191.0;
 pub(crate) const SCALES_BYTES: usize = 4 * ROWS;
 /// Bytes of the offset codes of two groups.
 pub(crate) const OFFSET_PAIR_BYTES: usize = 2 * 2 * ROWS;
-/// What the scales of rows 4 to 7 are multiplied by in blocks of nibbles: a power of two, so nothing is rounded (scales
-/// come from half-precision numbers, far above the least `f32`).
-pub(crate) const HIGH_SCALE: f32 = 1.0 / 16.0;
+/// Bytes behind packed fields, of which the first is read with the last lane.
+const SPARE_BYTES: usize = 4;
+/// Columns whose sum of products the low field of a lane holds.
+pub(crate) const FIELD_COLUMNS: usize = 8;
 
 /// Memory of a code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,6 +119,10 @@ pub(crate) enum Width {
     Byte,
     /// Half a byte.
     Nibble,
+    /// A field of a lane of 16 bits, for activations of 8 bits.
+    Fields,
+    /// Half a byte, in lanes that overlap, for activations of 8 bits.
+    PackedFields,
     /// Half a byte of a code of three values: a byte for each index.
     Trits,
     /// A quarter of a byte of a code of three values: half a byte for each index.
@@ -106,8 +133,9 @@ impl Width {
     /// Bytes of the codes of so many columns, and so the place of their scales.
     pub const fn code_bytes(self, columns: usize) -> usize {
         match self {
-            Self::Byte => ROWS * columns,
+            Self::Byte | Self::Fields => ROWS * columns,
             Self::Nibble | Self::Trits => ROWS * columns / 2,
+            Self::PackedFields => ROWS * columns / 2 + SPARE_BYTES,
             Self::PackedTrits => ROWS * columns / 4,
         }
     }
@@ -117,9 +145,34 @@ impl Width {
     pub fn code(self, byte: i8) -> i8 {
         match self {
             Self::Byte => byte,
-            Self::Nibble => byte >> 4,
+            Self::Nibble | Self::Fields | Self::PackedFields => byte >> 4,
             Self::Trits | Self::PackedTrits => (byte / 43).clamp(-1, 1),
         }
+    }
+
+    /// What the scales of rows 4 to 7 are multiplied by: a power of two, so nothing is rounded (scales come from
+    /// half-precision numbers, far above the least `f32`).
+    pub const fn high_scale(self) -> f32 {
+        match self {
+            Self::Nibble => 1.0 / 16.0,
+            Self::Fields | Self::PackedFields => 1.0 / 4096.0,
+            Self::Byte | Self::Trits | Self::PackedTrits => 1.0,
+        }
+    }
+
+    /// Whether two rows share bytes or lanes, so that their codes are from -8 to 7.
+    pub const fn is_shared(self) -> bool {
+        matches!(self, Self::Nibble | Self::Fields | Self::PackedFields)
+    }
+
+    /// Whether codes are in fields, which meet activations of 8 bits.
+    pub const fn is_fields(self) -> bool {
+        matches!(self, Self::Fields | Self::PackedFields)
+    }
+
+    /// Sums of activations of a group that products read, if they read any.
+    pub const fn sums_per_group(self) -> usize {
+        if self.is_fields() { COLUMNS / FIELD_COLUMNS } else { 1 }
     }
 
     /// Whether codes are -1, 0 and 1, in the forms of tables of sums.

@@ -1,6 +1,6 @@
 //! A packed matrix and its rows. Its layout is in [`super::layout`].
 
-use super::layout::{HIGH_SCALE, Layout, OFFSET_PAIR_BYTES, QUAD, QUAD_BYTES, ROWS, SECTION, Section, Width};
+use super::layout::{Layout, OFFSET_PAIR_BYTES, QUAD, QUAD_BYTES, ROWS, SECTION, Section, Width};
 use super::memory::Bytes;
 
 /// A weight matrix of shape `[rows, columns]` (outputs, inputs) in packed form.
@@ -63,9 +63,20 @@ impl Matrix {
         matches!(&self.data, Data::Coded { layout, .. } if layout.width.is_ternary())
     }
 
+    /// Whether products with this matrix read activations of 8 bits.
+    pub(crate) fn is_fields(&self) -> bool {
+        matches!(&self.data, Data::Coded { layout, .. } if layout.width.is_fields())
+    }
+
+    /// Whether it has an offset strip.
+    pub(crate) fn has_offsets(&self) -> bool {
+        matches!(&self.data, Data::Coded { layout, .. } if layout.has_offsets)
+    }
+
     /// Columns of the groups of activations whose sums are read by products with this matrix, if any are.
     pub(crate) fn summed_columns(&self) -> Option<usize> {
         match &self.data {
+            Data::Coded { layout, .. } if layout.width.is_fields() => None,
             Data::Coded { layout, .. } if layout.has_offsets || layout.width == Width::Nibble => {
                 Some(layout.group_columns)
             }
@@ -106,13 +117,14 @@ fn coded_row(bytes: &[u8], layout: Layout, row: usize, out: &mut [f32]) {
     let groups = row_group[layout.strip_bytes()..].chunks_exact(layout.group_bytes());
     for (out, group) in out.chunks_exact_mut(columns).zip(groups) {
         let stored = float_at(group, width.code_bytes(columns) + 4 * lane);
-        let scale = if is_high(width, lane) { stored / HIGH_SCALE } else { stored };
+        let scale = if is_high(width, lane) { stored / width.high_scale() } else { stored };
         match width {
             Width::Byte => write_row::<{ 2 * ROWS }>(group, lane, out, |byte| scale * f32::from(byte)),
             Width::Nibble if is_high(width, lane) => {
                 write_row::<ROWS>(group, lane - ROWS / 2, out, |byte| scale * f32::from(byte >> 4));
             }
             Width::Nibble => write_row::<ROWS>(group, lane, out, |byte| scale * f32::from((byte & 0x0f) - 8)),
+            Width::Fields | Width::PackedFields => write_field_row(width, group, lane, out, scale),
             Width::Trits => write_trits::<1>(group, lane, out, scale),
             Width::PackedTrits => write_trits::<2>(group, lane, out, scale),
         }
@@ -125,7 +137,18 @@ fn coded_row(bytes: &[u8], layout: Layout, row: usize, out: &mut [f32]) {
 
 /// Whether the codes of a row stand in the upper halves of bytes.
 fn is_high(width: Width, lane: usize) -> bool {
-    width == Width::Nibble && lane >= ROWS / 2
+    width.is_shared() && lane >= ROWS / 2
+}
+
+/// The values of one row of a group of fields.
+fn write_field_row(width: Width, group: &[u8], lane: usize, out: &mut [f32], scale: f32) {
+    let is_packed = width == Width::PackedFields;
+    for (column, out) in out.iter_mut().enumerate() {
+        let (pair, place) = (column / 2, 2 * (lane % (ROWS / 2)) + column % 2);
+        let at = if is_packed { pair / 2 * QUAD_BYTES + 2 * place + pair % 2 } else { pair * QUAD_BYTES + 2 * place };
+        let code = if is_high(width, lane) { group[at + 1] as i8 >> 4 } else { (group[at] & 0x0f) as i8 - 8 };
+        *out = scale * f32::from(code);
+    }
 }
 
 /// The values of one row of a group, in which each pair of columns has B bytes.

@@ -3,8 +3,8 @@
 use core::mem::MaybeUninit;
 
 use super::layout::{
-    COLUMNS, HALF_COLUMNS, HIGH_SCALE, Layout, OFFSET_LIMIT, OFFSET_PAIR_BYTES, QUAD, QUAD_BYTES, ROWS, SECTION,
-    Section, TERNARY_COLUMNS, Width,
+    COLUMNS, HALF_COLUMNS, Layout, OFFSET_LIMIT, OFFSET_PAIR_BYTES, QUAD, QUAD_BYTES, ROWS, SECTION, Section,
+    TERNARY_COLUMNS, Width,
 };
 use super::memory::Bytes;
 use crate::kernels::{NonFinite, quantize_into};
@@ -68,15 +68,15 @@ impl Rows {
     #[inline(always)]
     fn write_group<const C: usize>(&self, out: &mut [MaybeUninit<u8>], layout: Layout, group: usize) {
         let (codes, scales) = self.group::<C>(layout, group);
-        if layout.width == Width::Nibble {
-            let (codes_out, scales_out) = out.split_at_mut(Width::Nibble.code_bytes(C));
-            write_codes(codes_out, two_to_a_byte(codes).each_ref());
-            let factor = |row| if row < HALF { 1.0 } else { HIGH_SCALE };
-            write_floats(scales_out, core::array::from_fn(|row| scales[row] * factor(row)));
-        } else {
-            let (codes_out, scales_out) = out.split_at_mut(Width::Byte.code_bytes(C));
-            write_codes(codes_out, codes);
-            write_floats(scales_out, scales);
+        // Widths are constants where they decide lengths, so that the compiler knows these.
+        match layout.width {
+            Width::Nibble => {
+                let codes_out = write_scales::<C>(out, Width::Nibble, scales);
+                write_codes(codes_out, two_to_a_byte(codes).each_ref());
+            }
+            Width::Fields => write_fields(write_scales::<C>(out, Width::Fields, scales), codes),
+            Width::PackedFields => write_packed_fields(write_scales::<C>(out, Width::PackedFields, scales), codes),
+            _ => write_codes(write_scales::<C>(out, Width::Byte, scales), codes),
         }
     }
 
@@ -177,6 +177,40 @@ fn two_to_a_byte<const C: usize>(codes: [&[i8; C]; ROWS]) -> [[i8; C]; HALF] {
     bytes
 }
 
+/// Writes `[column pair][row of the first half][2]`: `code + 8 + 4096 * code'` of the row and its partner.
+#[inline(always)]
+fn write_fields<const C: usize>(out: &mut [MaybeUninit<u8>], codes: [&[i8; C]; ROWS]) {
+    let codes = codes.map(|row| row.as_chunks::<2>().0);
+    for (pair, out) in out.as_chunks_mut::<4>().0.as_chunks_mut::<HALF>().0.iter_mut().enumerate() {
+        for (row, out) in out.iter_mut().enumerate() {
+            let (low, high) = (codes[row][pair], codes[row + HALF][pair]);
+            let lane = |i: usize| (i16::from(low[i] + 8) | i16::from(high[i]) << 12).to_le_bytes();
+            let [[a, b], [c, d]] = [lane(0), lane(1)];
+            *out = [a, b, c, d].map(MaybeUninit::new);
+        }
+    }
+}
+
+/// Writes the same codes in lanes that overlap, and what stands behind them.
+#[inline(always)]
+fn write_packed_fields<const C: usize>(out: &mut [MaybeUninit<u8>], codes: [&[i8; C]; ROWS]) {
+    let codes = codes.map(|row| row.as_chunks::<QUAD>().0);
+    let (quads, spare) = out.as_chunks_mut::<QUAD_BYTES>();
+    let mut last = 0;
+    for (quad, out) in quads.iter_mut().enumerate() {
+        for (row, out) in out.as_chunks_mut::<QUAD>().0.iter_mut().enumerate() {
+            let (low, high) = (codes[row][quad], codes[row + HALF][quad]);
+            for (out, column) in out.iter_mut().zip([0, 2, 1, 3]) {
+                out.write(((low[column] + 8) | last << 4) as u8);
+                last = high[column];
+            }
+        }
+    }
+    for (out, code) in spare.iter_mut().zip([last << 4, 0, 0, 0]) {
+        out.write(code as u8);
+    }
+}
+
 /// The indices of four codes of three values: bit i of the first says that code i is above -1, of the second, above 0.
 #[inline(always)]
 fn indices(codes: [i8; QUAD]) -> [u8; 2] {
@@ -184,6 +218,19 @@ fn indices(codes: [i8; QUAD]) -> [u8; 2] {
     let codes = u32::from_le_bytes(codes.map(|code| code as u8));
     let not_negative = !(codes >> 7);
     [not_negative, codes & not_negative].map(|bits| ((bits & 0x0101_0101).wrapping_mul(0x0102_0408) >> 24) as u8)
+}
+
+/// Writes the scales of C columns behind the place of their codes, which is returned.
+#[inline(always)]
+fn write_scales<const C: usize>(
+    out: &mut [MaybeUninit<u8>],
+    width: Width,
+    scales: [f32; ROWS],
+) -> &mut [MaybeUninit<u8>] {
+    let (codes_out, scales_out) = out.split_at_mut(width.code_bytes(C));
+    let factor = |row| if row < HALF { 1.0 } else { width.high_scale() };
+    write_floats(scales_out, core::array::from_fn(|row| scales[row] * factor(row)));
+    codes_out
 }
 
 #[inline(always)]
@@ -204,6 +251,8 @@ mod tests {
             (COLUMNS, Width::Byte),
             (HALF_COLUMNS, Width::Byte),
             (COLUMNS, Width::Nibble),
+            (COLUMNS, Width::Fields),
+            (COLUMNS, Width::PackedFields),
             (TERNARY_COLUMNS, Width::Trits),
             (TERNARY_COLUMNS, Width::PackedTrits),
         ];

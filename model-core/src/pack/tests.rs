@@ -73,9 +73,9 @@ fn every_format_keeps_its_values_in_both_precisions_and_from_any_source() {
     for ty in types() {
         for rows in [1, 8, 13, 1500] {
             let (info, bytes, exact) = tensor(ty, rows);
-            for precision in [Precision::Quantized, Precision::F32] {
+            for precision in [Precision::Quantized, Precision::Activations8, Precision::F32] {
                 let matrix = pack(&info, precision, &bytes).unwrap();
-                assert_eq!(matrix.is_coded(), quant::supports_codes(ty) && precision == Precision::Quantized);
+                assert_eq!(matrix.is_coded(), quant::supports_codes(ty) && precision != Precision::F32);
                 let found = values(&matrix);
                 assert!(found == exact || matrix.is_coded() && agree(ty, &found, &exact), "{ty} {rows} {precision:?}");
                 assert_eq!(values(&pack(&info, precision, &Remote(bytes.clone())).unwrap()), found);

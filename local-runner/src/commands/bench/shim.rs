@@ -95,7 +95,12 @@ impl Args {
         let residency =
             self.model.keeping.residency.residency().map(|residency| format!(" --residency {}", residency.name()));
         let residency = residency.unwrap_or_default();
-        let renewal = format!("icllama bench {model} --backend shim{residency} --record {}", path.display());
+        let activations = match self.model.keeping.activations.activation_bits() {
+            16 => String::new(),
+            bits => format!(" --activations {bits}"),
+        };
+        let renewal =
+            format!("icllama bench {model} --backend shim{residency}{activations} --record {}", path.display());
         if !findings.better.is_empty() {
             let lines = findings.better.join("\n  ");
             note(&format!("better than {} knows; please renew it ({renewal}):\n  {lines}", path.display()));

@@ -61,6 +61,36 @@ pub(super) fn add_exponent(x: Floats, exponent: Floats) -> Floats {
 }
 
 #[inline(always)]
+pub(super) fn magnitude(x: Floats) -> Floats {
+    x.map(f32::abs)
+}
+
+#[inline(always)]
+pub(super) fn totals(fours: [Floats; 4]) -> Floats {
+    from_fn(|i| (fours[i][0] + fours[i][2]) + (fours[i][1] + fours[i][3]))
+}
+
+#[inline(always)]
+pub(super) fn code_totals(eights: [&[i16; 8]; 4]) -> Ints {
+    eights.map(|codes| i32::from(codes.iter().sum::<i16>()))
+}
+
+#[inline(always)]
+pub(super) fn eightfold(x: Ints) -> Ints {
+    x.map(|x| 8 * x)
+}
+
+#[inline(always)]
+pub(super) fn sub_ints(a: Ints, b: Ints) -> Ints {
+    from_fn(|i| a[i] - b[i])
+}
+
+#[inline(always)]
+pub(super) fn store_ints(x: Ints, to: &mut [i32; 4]) {
+    *to = x;
+}
+
+#[inline(always)]
 pub(super) fn swap_pairs(x: Floats) -> Floats {
     [x[1], x[0], x[3], x[2]]
 }

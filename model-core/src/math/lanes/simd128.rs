@@ -63,6 +63,42 @@ pub(super) fn add_exponent(x: Floats, exponent: Floats) -> Floats {
 }
 
 #[inline(always)]
+pub(super) fn magnitude(x: Floats) -> Floats {
+    f32x4_abs(x)
+}
+
+#[inline(always)]
+pub(super) fn totals([a, b, c, d]: [Floats; 4]) -> Floats {
+    let halves = |a, b| f32x4_add(i32x4_shuffle::<0, 1, 4, 5>(a, b), i32x4_shuffle::<2, 3, 6, 7>(a, b));
+    let (ab, cd) = (halves(a, b), halves(c, d));
+    f32x4_add(i32x4_shuffle::<0, 2, 4, 6>(ab, cd), i32x4_shuffle::<1, 3, 5, 7>(ab, cd))
+}
+
+#[inline(always)]
+pub(super) fn code_totals(eights: [&[i16; 8]; 4]) -> Ints {
+    // Sums of codes of 8 bits stay far from the ends of 16, so that narrowing does not change them.
+    let pairs = |a, b| i32x4_extadd_pairwise_i16x8(i16x8_narrow_i32x4(a, b));
+    let [a, b, c, d] = eights.map(pair_sums);
+    pairs(pairs(a, b), pairs(c, d))
+}
+
+#[inline(always)]
+pub(super) fn eightfold(x: Ints) -> Ints {
+    i32x4_shl(x, 3)
+}
+
+#[inline(always)]
+pub(super) fn sub_ints(a: Ints, b: Ints) -> Ints {
+    i32x4_sub(a, b)
+}
+
+#[inline(always)]
+pub(super) fn store_ints(x: Ints, to: &mut [i32; 4]) {
+    // SAFETY: the reference is valid for 16 bytes; wasm stores accept any alignment.
+    unsafe { v128_store(to.as_mut_ptr().cast(), x) }
+}
+
+#[inline(always)]
 pub(super) fn swap_pairs(x: Floats) -> Floats {
     i32x4_shuffle::<1, 0, 3, 2>(x, x)
 }
