@@ -121,11 +121,11 @@ pub struct ModelArgs {
 pub struct KeepingArgs {
     /// How four-bit weights are kept in memory: a byte each, half a byte each, or what suits the model and the machine. The
     /// result does not depend on it.
-    #[arg(long, value_enum, default_value = "auto")]
+    #[arg(long, value_enum, default_value = "auto", requires = "model")]
     pub residency: ResidencyChoice,
     /// Bits of the activations that four-bit weights are multiplied with, 16 or 8. 8 take fewer instructions in a canister, and
     /// are about as precise as llama.cpp; the result differs a little.
-    #[arg(long, value_name = "BITS", default_value = "16", value_parser = parse_activations)]
+    #[arg(long, value_name = "BITS", default_value = "16", value_parser = parse_activations, requires = "model")]
     pub activations: Precision,
 }
 
@@ -140,6 +140,13 @@ pub struct OptionalModelArgs {
     pub reading: ReadingArgs,
     #[command(flatten)]
     pub keeping: KeepingArgs,
+}
+
+impl KeepingArgs {
+    /// Whether an option was given.
+    pub fn is_set(&self) -> bool {
+        self.residency != ResidencyChoice::Auto || self.activations != Precision::default()
+    }
 }
 
 impl OptionalModelArgs {

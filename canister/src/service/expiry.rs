@@ -32,7 +32,7 @@ impl<M: Memory + Clone, E: Env> Service<M, E> {
         }
     }
 
-    /// A timer set by [`Self::schedule_expiry`] is over. What is due is found out by whoever schedules work next.
+    /// The timer for the session that expires first is over. What is due is found out by whoever schedules work next.
     pub fn expiry_due(&mut self) {
         self.expiry_timer_ns = None;
     }

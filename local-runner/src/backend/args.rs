@@ -215,10 +215,11 @@ impl AnyBackendArgs {
             }
             Place::Network(network) => network,
         };
-        if self.native.is_set() || self.shim.wasm.is_some() || model.is_some_and(ModelArgs::is_overridden) {
+        let is_changed = |model: &ModelArgs| model.is_overridden() || model.keeping.is_set();
+        if self.native.is_set() || self.shim.wasm.is_some() || model.is_some_and(is_changed) {
             bail!(
-                "a deployed canister has its own model and code: --threads, --kernel, --wasm, --tokenizer and --override-kv \
-                 do not go with --backend {network}"
+                "a deployed canister has its own model and code: --threads, --kernel, --wasm, --tokenizer, --override-kv, \
+                 --residency and --activations do not go with --backend {network}"
             );
         }
         let mut backend = NetworkBackend::open(self.deployed.connect(network)?, &self.shim)?;

@@ -106,19 +106,30 @@ impl Args {
     pub fn exec(self, output: Output) -> Result<()> {
         let text = self.text.required()?;
         let mut reporter = Reporter { output, reference: None, runs: Vec::new() };
+        let deployed = self.deployed.as_ref().map(|network| self.open_deployed(network)).transpose()?;
         self.native_runs(&text, &mut reporter)?;
-        match &self.deployed {
-            Some(network) => self.deployed_run(network, &text, &mut reporter)?,
+        match deployed {
+            Some(backend) => self.deployed_run(backend, &text, &mut reporter)?,
             None if self.native_only => {}
             None => self.canister_runs(&text, &mut reporter)?,
         }
         reporter.verdict()
     }
 
-    fn deployed_run(&self, network: &Network, text: &str, reporter: &mut Reporter) -> Result<()> {
+    /// The deployed canister, if it computes what the native runs compute.
+    fn open_deployed(&self, network: &Network) -> Result<NetworkBackend> {
         let mut backend = NetworkBackend::open(self.canister.connect(network)?, &self.shim)?;
         backend.check_model(&self.model.open()?)?;
-        let done = self.one(format!("canister on {network}"), &mut backend, text, &self.options()?, reporter);
+        let bits = backend.model_info()?.activation_bits;
+        if bits != self.model.keeping.activations.activation_bits() {
+            bail!("the canister multiplies with activations of {bits} bits; compare with --activations {bits}");
+        }
+        Ok(backend)
+    }
+
+    fn deployed_run(&self, mut backend: NetworkBackend, text: &str, reporter: &mut Reporter) -> Result<()> {
+        let label = self.deployed.as_ref().map_or_else(String::new, |network| format!("canister on {network}"));
+        let done = self.one(label, &mut backend, text, &self.options()?, reporter);
         let closed = backend.close();
         done.and(closed)
     }

@@ -7,8 +7,8 @@ use serde::Deserialize;
 use super::api::{Refusal, principal};
 use super::state::State;
 
-/// Work that looking into an argument may cost; modules are skipped, but have to be passed.
-const QUOTA: usize = 100_000_000;
+/// Work that looking into an argument may cost. Modules are skipped, at 50 for a byte, and a body has 4 MiB at most.
+const QUOTA: usize = 50 * (4 << 20);
 
 /// Methods of the management canister that are about no canister.
 const ABOUT_NONE: [&str; 3] = ["create_canister", "provisional_create_canister_with_cycles", "raw_rand"];
@@ -86,4 +86,24 @@ fn about(method: &str, arg: &[u8]) -> Result<Option<Principal>, Refusal> {
     about.map(Some).map_err(|error| {
         Refusal::Bad(format!("the argument of the management method {method} names no canister: {error}"))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(CandidType)]
+    struct Install {
+        canister_id: Principal,
+        wasm_module: Vec<u8>,
+    }
+
+    #[test]
+    fn a_module_of_any_size_that_arrives_is_looked_past() {
+        let canister_id = Principal::from_slice(&[1; 10]);
+        let wasm_module = vec![7; (4 << 20) - 1000];
+        let arg = candid::encode_one(Install { canister_id, wasm_module }).unwrap();
+        assert!(matches!(about("install_code", &arg), Ok(Some(found)) if found == canister_id));
+        assert!(about("start_canister", &candid::encode_one(7u8).unwrap()).is_err());
+    }
 }

@@ -28,8 +28,14 @@ fn a_deployed_canister_says_what_the_native_run_says_and_keeps_no_session() {
     let result = lines.last().unwrap();
     assert_eq!((&pieces, result["text"].as_str()), (&native.trim_end_matches('\n').to_owned(), Some(pieces.as_str())));
     assert_eq!(result["backend"], "canister");
-    let parity = ["parity", &tiny.path(), "-p", "Hello", "-n", "20", "--deployed", &deployed.url];
-    let parity = stdout(&icllama(&[&parity[..], &["--canister", &deployed.canister.to_text(), "--json"]].concat()));
+    let id = deployed.canister.to_text();
+    let parity = ["parity", &tiny.path(), "-p", "Hello", "-n", "20", "--deployed", &deployed.url, "--canister", &id];
+    let others = failure(&[&parity[..], &["--activations", "8"]].concat());
+    assert!(others.contains("activations of 16 bits; compare with --activations 16"), "{others}");
+    let run = ["run", "-p", "Hello", "--backend", &deployed.url, "--canister", &id, "--activations", "8"];
+    assert!(usage(&run).contains("MODEL"), "there is nothing to load that this could be about");
+    assert!(failure(&[&run[..], &[&tiny.path()]].concat()).contains("--activations do not go with"));
+    let parity = stdout(&icllama(&[&parity[..], &["--json"]].concat()));
     let parity: Value = serde_json::Deserializer::from_str(&parity).into_iter().last().unwrap().unwrap();
     assert_eq!(parity["identical"], true);
     let last = parity["runs"].as_array().unwrap().last().unwrap();

@@ -2,7 +2,7 @@
 
 use core::arch::aarch64::*;
 
-use super::isa::{Isa, Rows};
+use super::isa::Isa;
 use super::ternary::Lookup;
 
 #[derive(Clone, Copy)]
