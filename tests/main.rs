@@ -11,6 +11,7 @@ mod parity;
 mod public;
 mod residency;
 mod rollback;
+mod soak;
 mod tokenizer;
 mod upgrade;
 mod upload;
