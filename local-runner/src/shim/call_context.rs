@@ -85,7 +85,7 @@ pub struct Callback {
 }
 
 /// Open calls of one canister.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct OpenCalls {
     contexts: BTreeMap<ContextId, CallContext>,
     callbacks: BTreeMap<CallbackId, Callback>,

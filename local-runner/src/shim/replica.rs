@@ -26,6 +26,7 @@ use super::report::{CallReport, MessageReport};
 
 mod deliver;
 mod fees;
+mod fork;
 mod ingress;
 mod install;
 mod lifecycle;

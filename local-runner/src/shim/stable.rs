@@ -122,6 +122,14 @@ impl StableMemory {
         self.unsaved = Some(BTreeSet::new());
     }
 
+    /// The memory as committed, sharing pages until they are written; not kept elsewhere.
+    pub fn fork(&self) -> Self {
+        let marks = vec![Marks::default(); self.pages.len()];
+        let mut fork = Self { pages: self.pages.clone(), marks, ..Self::default() };
+        fork.commit();
+        fork
+    }
+
     /// Grows by `more` zero pages unless the result exceeds `max_pages`; answers the old size in pages.
     pub fn grow(&mut self, more: u64, max_pages: u64) -> Option<u64> {
         let old = self.pages();

@@ -7,6 +7,7 @@ use super::{CallReport, Config, InstallMode, Reject, RejectCode, Replica};
 mod api;
 mod calls;
 mod cycles;
+mod fork;
 mod management;
 mod memory;
 mod messages;
