@@ -3,6 +3,7 @@
 mod architectures;
 mod chat_golden;
 mod common;
+mod defects;
 mod fixtures;
 mod formats;
 mod gguf_malformed;
