@@ -47,6 +47,13 @@ impl Replica {
         Some(std::mem::replace(&mut canister.balance, cycles))
     }
 
+    /// Has the message that was queued last overtake all others.
+    pub fn hurry_last(&mut self) {
+        if let Some(last) = self.queue.pop_back() {
+            self.queue.push_front(last);
+        }
+    }
+
     /// The message that the next step executes.
     pub fn next_message(&self) -> Option<&Message> {
         self.queue.front()

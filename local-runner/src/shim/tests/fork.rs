@@ -57,6 +57,14 @@ fn a_fork_goes_on_by_itself_also_from_the_middle_of_a_call() {
 }
 
 #[test]
+fn what_was_called_last_may_be_executed_first() {
+    let mut shim = Shim::new(COUNTER);
+    let calls = [1, 2, 3].map(|_| shim.replica.submit(shim.id, user(), "add", b"").unwrap());
+    shim.replica.hurry_last();
+    assert_eq!(calls.map(|call| number(&shim.replica.wait(call))), [2, 3, 1]);
+}
+
+#[test]
 fn a_canister_that_runs_dry_refuses_everything_until_it_is_topped_up() {
     let mut shim = Shim::with(Config { enforce_cycles: true, ..config() }, COUNTER);
     let (id, version) = (shim.id, shim.canister().version());
