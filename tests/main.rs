@@ -6,6 +6,7 @@ mod hostile;
 mod kernels;
 mod life;
 mod llm;
+mod model_based;
 mod module;
 mod parity;
 mod public;

@@ -47,6 +47,21 @@ impl ShimHost {
         Self::of(Config { initial_cycles, ..Config::default() })
     }
 
+    /// One that takes fees from balances, and refuses what they do not cover.
+    pub fn with_fees() -> Self {
+        Self::of(Config { enforce_cycles: true, ..Config::default() })
+    }
+
+    /// Another host in the same state, messages on their way included, that goes on by itself.
+    pub fn fork(&mut self) -> Self {
+        Self { replica: self.replica.fork().unwrap(), heaviest: 0 }
+    }
+
+    /// The replica itself, for what other platforms do not offer.
+    pub fn replica(&mut self) -> &mut Replica {
+        &mut self.replica
+    }
+
     fn of(config: Config) -> Self {
         Self { replica: Replica::new(config).unwrap(), heaviest: 0 }
     }
@@ -56,6 +71,14 @@ impl ShimHost {
         let arg = candid::encode_one(TopUp { canister_id, amount: amount.into() }).unwrap();
         let method = "provisional_top_up_canister";
         self.replica.update(Principal::management_canister(), canister_id, method, &arg).result.unwrap();
+    }
+
+    /// Stops the canister before anything that is queued is executed.
+    pub fn stop_at_once(&mut self, canister_id: Principal, sender: Principal) {
+        let arg = candid::encode_one(Managed { canister_id }).unwrap();
+        let call = self.replica.submit(Principal::management_canister(), sender, "stop_canister", &arg).unwrap();
+        self.replica.hurry_last();
+        self.replica.wait(call).result.unwrap();
     }
 
     /// Changes the limits of all messages to come.
