@@ -23,6 +23,7 @@ wasm=$!
 trap 'kill "$wasm" 2>/dev/null; rm -f "$wasm_log"' EXIT
 check "model" scripts/fetch-model.sh
 check "format" cargo fmt --all --check
+check "dependencies" scripts/deny.sh
 check "lint" cargo clippy --workspace --all-targets -- -D warnings
 check "lint for wasm" cargo clippy -p model-core -p canister -p llm-caller --target wasm32-unknown-unknown -- -D warnings
 check "compile the tests" tests --no-run
