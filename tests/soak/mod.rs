@@ -82,7 +82,7 @@ fn questions() -> Arc<Vec<Question>> {
         arg(SessionInput::Text("hello".into()), SessionOptions { kv_cache_bits: Some(8), ..random(4) }),
         arg(SessionInput::Text("the".into()), json),
     ];
-    Arc::new(args.map(|arg| Question { answer: native.generate(&arg).0, arg }).into())
+    Arc::new(args.map(|arg| Question::new(arg, &native)).into())
 }
 
 /// The canister at one time.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use candid::{CandidType, Principal};
 use canister::api::*;
-use end_to_end::{CallKind, Generation, Host, Icllama, Outcome, is_finished};
+use end_to_end::{CallKind, Generation, Host, Icllama, Native, Outcome, is_finished};
 use model_core::fixtures::SplitMix64;
 use serde::de::DeserializeOwned;
 
@@ -22,6 +22,30 @@ pub struct Question {
     pub arg: SessionCreateArg,
     /// The native answer.
     pub answer: Generation,
+    /// The text of as many of its tokens as the index says: a character that is cut is shown as such.
+    pub texts: Vec<String>,
+}
+
+impl Question {
+    /// Asks natively.
+    pub fn new(arg: SessionCreateArg, native: &Native) -> Self {
+        let answer = native.generate(&arg).0;
+        let cut = |max_tokens: usize| {
+            let options = SessionOptions { max_tokens: Some(max_tokens as u32), ..arg.options.clone() };
+            native.generate(&SessionCreateArg { options, ..arg.clone() }).0.text
+        };
+        let texts = [String::new()].into_iter().chain((1..=answer.digests.len()).map(cut)).collect();
+        Self { arg, answer, texts }
+    }
+
+    /// Whether a generation that was cancelled is the beginning of the answer.
+    fn begins_with(&self, part: &Generation) -> bool {
+        self.answer.tokens.starts_with(&part.tokens)
+            && self.answer.digests.starts_with(&part.digests)
+            && self.answer.logprobs.starts_with(&part.logprobs)
+            && part.digests.len() == part.tokens.len() - part.prompt_tokens as usize
+            && self.texts.get(part.digests.len()) == Some(&part.text)
+    }
 }
 
 /// A session as its owner knows it.
@@ -209,16 +233,11 @@ impl User {
     fn compare<H: Host>(&mut self, icllama: &mut Icllama<H>, index: usize) {
         let held = self.held[index];
         let Some(generation) = self.generation(icllama, index) else { return };
-        let native = &self.questions[held.question].answer;
-        let is_beginning = native.tokens.starts_with(&generation.tokens)
-            && native.digests.starts_with(&generation.digests)
-            && native.logprobs.starts_with(&generation.logprobs)
-            && native.text.starts_with(&generation.text)
-            && generation.digests.len() == generation.tokens.len() - generation.prompt_tokens as usize;
+        let question = &self.questions[held.question];
         let tokens = generation.digests.len() as u64;
         match generation.finish {
-            Some(FinishReason::Cancelled) if is_beginning => self.tally.cancelled += 1,
-            _ if generation == *native => self.tally.finished += 1,
+            Some(FinishReason::Cancelled) if question.begins_with(&generation) => self.tally.cancelled += 1,
+            _ if generation == question.answer => self.tally.finished += 1,
             _ => self.tally.unexpected(format!("question {}: {generation:?} differs", held.question)),
         }
         self.tally.tokens += tokens;
