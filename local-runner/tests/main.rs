@@ -5,8 +5,6 @@ mod cli_canister;
 mod common;
 mod docs;
 mod endpoint;
-mod endpoint_command;
-mod endpoint_gateway;
 mod estimate;
 mod hub;
 mod network;

@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail};
 use candid::{CandidType, Nat, Principal};
 use local_runner::endpoint::{Endpoint, Options, Pace, Setup};
+use local_runner::http::CONNECTIONS;
 use local_runner::shim::candid_text::Interface;
 use local_runner::shim::replica::canister_id;
 use local_runner::shim::{Config, InstallMode, Replica};
@@ -50,6 +52,12 @@ pub struct Args {
     /// Milliseconds from one round, with timers and heartbeats, to the next.
     #[arg(long, value_name = "MS", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
     round_ms: u64,
+    /// Requests that one address may make per second; more are refused with status 429. 0 for no limit.
+    #[arg(long, value_name = "N", default_value_t = 1_000)]
+    requests_per_second: u32,
+    /// Connections at a time. Of more, those that ask nothing are cut, the oldest first.
+    #[arg(long, value_name = "N", default_value_t = CONNECTIONS, value_parser = clap::value_parser!(u16).range(1..))]
+    connections: u16,
     #[command(flatten)]
     install: InstallArgs,
 }
@@ -126,6 +134,8 @@ impl Args {
                 save: (self.save_every > 0).then(|| Duration::from_secs(self.save_every)),
             },
             sync: Duration::from_millis(self.sync_ms),
+            connections: self.connections.into(),
+            requests_per_second: NonZeroU32::new(self.requests_per_second),
             config: Config::default(),
             log: Arc::new(move |line| output.log(|| line)),
         }

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use local_runner::http::{Listener, Server};
+use local_runner::http::{CONNECTIONS, Listener, Server};
 use model_core::session::SessionOptions;
 use serde::Serialize;
 
@@ -142,7 +142,8 @@ impl Args {
             shows_tools: engine.shows_tools,
         };
         let watched = interrupts.watch();
-        let server = Server::start(listener, Arc::new(site)).context("cannot start the server's threads")?;
+        let server =
+            Server::start(listener, Arc::new(site), CONNECTIONS.into()).context("cannot start the server's threads")?;
         let url = format!("http://{}/v1", server.address());
         Started { url, model: &catalog.id, backend: engine.description }.print(output)?;
         while !watched.is_raised() && threads.iter().all(|thread| !thread.is_finished()) {

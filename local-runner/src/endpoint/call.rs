@@ -60,7 +60,7 @@ fn submit(request: Request, effective: Effective, shared: &Shared) -> Result<Req
     };
     effective.check(canister_id, &method_name, &arg)?;
     let call = Call { sender, canister: canister_id, method: method_name, arg, expiry_ns: ingress_expiry };
-    match shared.state.requests.register(id, &call, shared.state.clock.now_ns()) {
+    match shared.state.requests.register(id, &call) {
         Registered::New => shared.executor.call(id, call)?,
         Registered::Known => {}
         Registered::Full => return Err(Refusal::Busy),

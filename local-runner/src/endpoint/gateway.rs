@@ -128,7 +128,7 @@ async fn update(canister: Principal, arg: Vec<u8>, shared: &Shared) -> Result<Ve
     let now_ns = shared.state.clock.now_ns();
     let sender = Principal::anonymous();
     let call = Call { sender, canister, method: "http_request_update".into(), arg, expiry_ns: now_ns };
-    match shared.state.requests.register(id, &call, now_ns) {
+    match shared.state.requests.register(id, &call) {
         Registered::Full => return Err(Refusal::Busy.into()),
         Registered::New | Registered::Known => shared.executor.call(id, call).map_err(Refusal::from)?,
     }

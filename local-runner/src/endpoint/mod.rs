@@ -11,6 +11,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -39,7 +40,7 @@ mod tree;
 pub use executor::{Log, Pace};
 pub use store::StoreError;
 
-use crate::http::{ListenError, Listener, Server};
+use crate::http::{ListenError, Listener, RateLimit, Server};
 use crate::shim::engine::LoadError;
 use crate::shim::{Config, Replica};
 use executor::{Executor, Handle};
@@ -59,6 +60,10 @@ pub struct Options {
     pub pace: Pace,
     /// How long a synchronous call waits before the client has to poll.
     pub sync: Duration,
+    /// Connections at a time.
+    pub connections: usize,
+    /// Requests that one client may make per second; none for as many as it likes.
+    pub requests_per_second: Option<NonZeroU32>,
     /// Set-up of the replica; key, seed and time are the endpoint's own.
     pub config: Config,
     /// Told about every message.
@@ -87,6 +92,7 @@ struct Shared {
     state: Arc<State>,
     executor: Handle,
     sync: Duration,
+    rate_limit: Option<RateLimit>,
 }
 
 /// An endpoint that does not answer yet: its port is taken, its replica restored.
@@ -98,6 +104,8 @@ pub struct Setup {
     store: Option<Store>,
     pace: Pace,
     sync: Duration,
+    connections: usize,
+    rate_limit: Option<RateLimit>,
     log: Log,
 }
 
@@ -107,7 +115,7 @@ impl Setup {
     /// # Errors
     /// If the port is taken, or the folder cannot be used.
     pub fn open(options: Options) -> Result<Self, EndpointError> {
-        let Options { host, port, folder, pace, sync, config, log } = options;
+        let Options { host, port, folder, pace, sync, connections, requests_per_second, config, log } = options;
         let listener = Listener::bind(host, port)?;
         let (mut store, keys) = match folder {
             Some(folder) => Store::open(&folder).map(|(store, keys)| (Some(store), keys))?,
@@ -123,7 +131,8 @@ impl Setup {
         if let Some(store) = &mut store {
             store.restore(&mut replica)?;
         }
-        Ok(Self { replica, listener, keys, store, pace, sync, log })
+        let rate_limit = requests_per_second.map(RateLimit::new);
+        Ok(Self { replica, listener, keys, store, pace, sync, connections, rate_limit, log })
     }
 
     /// Begins to answer and to execute.
@@ -131,12 +140,12 @@ impl Setup {
     /// # Errors
     /// If the system gives no threads.
     pub fn serve(self) -> Result<Endpoint, EndpointError> {
-        let Self { replica, listener, keys, store, pace, sync, log } = self;
+        let Self { replica, listener, keys, store, pace, sync, connections, rate_limit, log } = self;
         let state = Arc::new(State::new(keys, replica.time_ns()));
         let executor = Executor::new(replica, Arc::clone(&state), store, pace, log);
         let (executor, thread) = executor.spawn().map_err(EndpointError::Threads)?;
-        let shared = Arc::new(Shared { state: Arc::clone(&state), executor: executor.clone(), sync });
-        let server = Server::start(listener, shared).map_err(EndpointError::Threads)?;
+        let shared = Arc::new(Shared { state: Arc::clone(&state), executor: executor.clone(), sync, rate_limit });
+        let server = Server::start(listener, shared, connections).map_err(EndpointError::Threads)?;
         Ok(Endpoint { state, executor, thread, server })
     }
 }

@@ -16,6 +16,9 @@ use crate::shim::Reject;
 
 /// How long a call is remembered after its end and its expiry.
 const KEPT_NS: u64 = 5 * 60 * 1_000_000_000;
+const SECOND_NS: u64 = 1_000_000_000;
+/// Parts of the state tree: one for each first byte of a request id, which is a hash.
+const PARTS: usize = 256;
 /// Calls that may be unanswered at the same time.
 const OPEN_CALLS: usize = 1_000;
 
@@ -81,8 +84,8 @@ struct Entry {
     sender: Principal,
     canister: Principal,
     expiry_ns: u64,
-    /// When its last status began.
-    since_ns: u64,
+    /// When it is forgotten: a full second, and never while it is open.
+    end_ns: u64,
     status: Status,
     tree: Arc<Tree>,
 }
@@ -100,67 +103,114 @@ pub enum Registered {
 
 /// All calls that are remembered.
 pub struct Requests {
-    entries: Mutex<BTreeMap<RequestId, Entry>>,
+    calls: Mutex<Calls>,
     changed: watch::Sender<()>,
+}
+
+struct Calls {
+    entries: BTreeMap<RequestId, Entry>,
+    /// How many are not answered.
+    open: usize,
+    /// When the next may be forgotten.
+    end_ns: u64,
+    /// The parts of the state tree, by the first byte of the request id; those that changed are made anew when they are
+    /// needed. So what a call costs does not grow with the calls that are remembered.
+    parts: [Option<Arc<Tree>>; PARTS],
+}
+
+impl Calls {
+    /// What is said of a call changes.
+    fn touch(&mut self, id: &RequestId) {
+        self.parts[usize::from(id[0])] = None;
+    }
+
+    fn forget(&mut self, now_ns: u64) {
+        if now_ns < self.end_ns {
+            return;
+        }
+        let Self { entries, parts, .. } = self;
+        entries.retain(|id, entry| {
+            let kept = now_ns < entry.end_ns;
+            if !kept {
+                parts[usize::from(id[0])] = None;
+            }
+            kept
+        });
+        self.end_ns = self.entries.values().map(|entry| entry.end_ns).min().unwrap_or(u64::MAX);
+    }
+
+    fn part(&mut self, first: u8) -> Arc<Tree> {
+        let entries = &self.entries;
+        let part = &mut self.parts[usize::from(first)];
+        let make = || {
+            let [mut from, mut to] = [[0; 32], [255; 32]];
+            (from[0], to[0]) = (first, first);
+            let within = entries.range(RequestId::new(&from)..=RequestId::new(&to));
+            Tree::branch(within.map(|(id, entry)| (id.as_slice(), Arc::clone(&entry.tree))))
+        };
+        Arc::clone(part.get_or_insert_with(make))
+    }
 }
 
 impl Default for Requests {
     fn default() -> Self {
-        Self { entries: Mutex::default(), changed: watch::Sender::new(()) }
+        let calls = Calls { entries: BTreeMap::new(), open: 0, end_ns: u64::MAX, parts: [const { None }; PARTS] };
+        Self { calls: Mutex::new(calls), changed: watch::Sender::new(()) }
     }
 }
 
 impl Requests {
-    fn entries(&self) -> MutexGuard<'_, BTreeMap<RequestId, Entry>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    fn calls(&self) -> MutexGuard<'_, Calls> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Remembers a call that arrived, if it is new.
-    pub fn register(&self, id: RequestId, call: &Call, now_ns: u64) -> Registered {
-        let mut entries = self.entries();
-        if entries.contains_key(&id) {
+    pub fn register(&self, id: RequestId, call: &Call) -> Registered {
+        let mut calls = self.calls();
+        if calls.entries.contains_key(&id) {
             return Registered::Known;
         }
-        if entries.values().filter(|entry| !entry.status.is_final()).count() >= OPEN_CALLS {
+        if calls.open >= OPEN_CALLS {
             return Registered::Full;
         }
+        let Call { sender, canister, expiry_ns, .. } = *call;
         let status = Status::Pending;
-        let entry = Entry {
-            sender: call.sender,
-            canister: call.canister,
-            expiry_ns: call.expiry_ns,
-            since_ns: now_ns,
-            tree: status.tree(),
-            status,
-        };
-        entries.insert(id, entry);
+        let entry = Entry { sender, canister, expiry_ns, end_ns: u64::MAX, tree: status.tree(), status };
+        calls.entries.insert(id, entry);
+        calls.open += 1;
+        calls.touch(&id);
         Registered::New
     }
 
     /// Notes how far a call has come, and forgets old ones.
     pub fn set(&self, id: RequestId, status: Status, now_ns: u64) {
-        let mut entries = self.entries();
-        if let Some(entry) = entries.get_mut(&id) {
+        let mut calls = self.calls();
+        if let Some(entry) = calls.entries.get_mut(&id) {
+            let (was_final, is_final) = (entry.status.is_final(), status.is_final());
+            if is_final {
+                let end_ns = now_ns.max(entry.expiry_ns).saturating_add(KEPT_NS);
+                entry.end_ns = end_ns.checked_next_multiple_of(SECOND_NS).unwrap_or(u64::MAX);
+            }
+            let end_ns = entry.end_ns;
             entry.tree = status.tree();
             entry.status = status;
-            entry.since_ns = now_ns;
+            calls.end_ns = calls.end_ns.min(end_ns);
+            calls.open -= usize::from(is_final && !was_final);
+            calls.touch(&id);
         }
-        entries.retain(|_, entry| {
-            let end = entry.since_ns.max(entry.expiry_ns).saturating_add(KEPT_NS);
-            !entry.status.is_final() || now_ns < end
-        });
-        drop(entries);
+        calls.forget(now_ns);
+        drop(calls);
         self.changed.send_replace(());
     }
 
     /// How far a call has come.
     pub fn status(&self, id: &RequestId) -> Option<Status> {
-        self.entries().get(id).map(|entry| entry.status.clone())
+        self.calls().entries.get(id).map(|entry| entry.status.clone())
     }
 
     /// Who sent a call, and to which canister.
     pub fn parties(&self, id: &RequestId) -> Option<(Principal, Principal)> {
-        self.entries().get(id).map(|entry| (entry.sender, entry.canister))
+        self.calls().entries.get(id).map(|entry| (entry.sender, entry.canister))
     }
 
     /// Waits until `enough` says so of a call's status; answers that status, or nothing if the call is not known.
@@ -176,12 +226,15 @@ impl Requests {
 
     /// All of them as a part of the state tree.
     pub fn tree(&self) -> Arc<Tree> {
-        Tree::branch(self.entries().iter().map(|(id, entry)| (id.as_slice(), Arc::clone(&entry.tree))))
+        let mut calls = self.calls();
+        Tree::parts((0..=u8::MAX).map(|first| calls.part(first)))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use ic_certification::LookupResult;
+
     use super::*;
 
     fn call(expiry_ns: u64) -> Call {
@@ -198,31 +251,54 @@ mod tests {
     #[test]
     fn a_call_is_known_until_minutes_after_its_expiry() {
         let requests = Requests::default();
-        assert_eq!(requests.register(id(1), &call(1_000), 0), Registered::New);
-        assert_eq!(requests.register(id(1), &call(1_000), 0), Registered::Known);
+        assert_eq!(requests.register(id(1), &call(1_000)), Registered::New);
+        assert_eq!(requests.register(id(1), &call(1_000)), Registered::Known);
         requests.set(id(1), Status::Replied(vec![7]), 10);
-        requests.set(id(2), Status::Accepted, 1_000 + KEPT_NS - 1);
+        requests.set(id(2), Status::Accepted, KEPT_NS + SECOND_NS - 1);
         assert_eq!(requests.status(&id(1)), Some(Status::Replied(vec![7])));
-        requests.set(id(2), Status::Accepted, 1_000 + KEPT_NS);
+        requests.set(id(2), Status::Accepted, KEPT_NS + SECOND_NS);
         assert_eq!(requests.status(&id(1)), None);
+        assert_eq!(requests.register(id(1), &call(1_000)), Registered::New);
     }
 
     #[test]
     fn an_open_call_is_never_forgotten() {
         let requests = Requests::default();
-        requests.register(id(1), &call(1_000), 0);
-        requests.set(id(1), Status::Processing, u64::MAX);
+        requests.register(id(1), &call(1_000));
+        requests.set(id(1), Status::Processing, u64::MAX - 1);
         assert_eq!(requests.status(&id(1)), Some(Status::Processing));
+    }
+
+    #[test]
+    fn the_tree_is_that_of_all_calls_at_any_time() {
+        let requests = Requests::default();
+        let path = |number| vec![id(number).to_vec(), b"status".to_vec()];
+        for number in (0..2_100).step_by(7) {
+            requests.register(id(number), &call(0));
+        }
+        for number in (0..2_000).step_by(21) {
+            let before = requests.tree();
+            requests.set(id(number), Status::Replied(vec![1]), u64::from(number) * SECOND_NS);
+            let tree = requests.tree();
+            assert_ne!(before.digest(), tree.digest());
+            let shown = tree.show(&[&path(number), &path(number + 7), &path(number + 1)]);
+            assert_eq!(shown.digest(), tree.digest());
+            assert_eq!(shown.lookup_path(path(number)), LookupResult::Found(b"replied"));
+            assert_eq!(shown.lookup_path(path(number + 7)), LookupResult::Found(b"received"));
+            assert_eq!(shown.lookup_path(path(number + 1)), LookupResult::Absent);
+        }
+        let gone = requests.tree().show(&[&path(0)]);
+        assert_eq!(gone.lookup_path(path(0)), LookupResult::Absent, "it was forgotten long ago");
     }
 
     #[test]
     fn there_is_a_limit_to_open_calls() {
         let requests = Requests::default();
         for number in 0..OPEN_CALLS as u16 {
-            assert_eq!(requests.register(id(number), &call(1), 0), Registered::New);
+            assert_eq!(requests.register(id(number), &call(1)), Registered::New);
         }
-        assert_eq!(requests.register(id(5_000), &call(1), 0), Registered::Full);
+        assert_eq!(requests.register(id(5_000), &call(1)), Registered::Full);
         requests.set(id(0), Status::Replied(Vec::new()), 0);
-        assert_eq!(requests.register(id(5_000), &call(1), 0), Registered::New);
+        assert_eq!(requests.register(id(5_000), &call(1)), Registered::New);
     }
 }

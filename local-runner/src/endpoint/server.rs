@@ -1,5 +1,8 @@
 //! The endpoint as an HTTP service: its limits, and who may ask.
 
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
 use hyper::header::{self, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, StatusCode};
@@ -15,7 +18,11 @@ impl Service for Shared {
         BODY_BYTES
     }
 
-    fn admit(&self, head: &Parts) -> Option<Response> {
+    fn admit(&self, client: IpAddr, head: &Parts) -> Option<Response> {
+        let limit = self.rate_limit.as_ref();
+        if let Some((limit, Err(wait))) = limit.map(|limit| (limit, limit.take(client, Instant::now()))) {
+            return Some(too_many(limit.per_second(), wait));
+        }
         (head.method == Method::OPTIONS).then(|| text(StatusCode::NO_CONTENT, ""))
     }
 
@@ -40,4 +47,16 @@ impl Service for Shared {
             headers.entry(name).or_insert(HeaderValue::from_static(value));
         }
     }
+}
+
+/// Tells a client when it may ask again.
+fn too_many(per_second: u32, wait: Duration) -> Response {
+    let seconds = wait.as_secs() + 1;
+    let message = format!(
+        "more than {per_second} requests per second came from this address; try again in {seconds} s, or let the \
+         replica take more (--requests-per-second)"
+    );
+    let mut response = text(StatusCode::TOO_MANY_REQUESTS, message);
+    response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+    response
 }

@@ -24,6 +24,8 @@ pub struct Tree {
 enum Content {
     Leaf(Vec<u8>),
     Branch(BTreeMap<Vec<u8>, Arc<Tree>>),
+    /// Branches one after the other that are one together; none is empty.
+    Parts(Vec<Arc<Tree>>),
 }
 
 impl Tree {
@@ -38,6 +40,18 @@ impl Tree {
         Arc::new(Self { content: Content::Branch(children), digest: OnceLock::new() })
     }
 
+    /// One branch made of several, the labels of each beyond those of the one before it. Its hash is made of theirs.
+    pub fn parts(parts: impl IntoIterator<Item = Arc<Self>>) -> Arc<Self> {
+        let parts = parts.into_iter().filter(|part| part.labels().is_some()).collect();
+        Arc::new(Self { content: Content::Parts(parts), digest: OnceLock::new() })
+    }
+
+    /// The first and the last label of a branch; none if it is empty, or no plain branch.
+    fn labels(&self) -> Option<(&[u8], &[u8])> {
+        let Content::Branch(children) = &self.content else { return None };
+        Some((children.first_key_value()?.0, children.last_key_value()?.0))
+    }
+
     /// The hash of all of it.
     pub fn digest(&self) -> [u8; 32] {
         *self.digest.get_or_init(|| match &self.content {
@@ -46,6 +60,7 @@ impl Tree {
                 let hidden = |(label, child): (&Vec<u8>, &Arc<Self>)| pruned(labeled_hash(label, &child.digest()));
                 join(children.iter().map(hidden).collect()).digest()
             }
+            Content::Parts(parts) => join(parts.iter().map(|part| pruned(part.digest())).collect()).digest(),
         })
     }
 
@@ -60,8 +75,27 @@ impl Tree {
                 join(children.iter().map(|(label, child)| labeled(label.clone(), child.show(&[&[]]))).collect())
             }
             Content::Branch(children) => join(show_children(children, paths)),
+            Content::Parts(parts) => join(show_parts(parts, paths)),
         }
     }
+}
+
+/// Parts that have labels of the paths, or the neighbours of labels that are in no part; the others as hashes.
+fn show_parts(parts: &[Arc<Tree>], paths: &[Path<'_>]) -> Vec<HashTree> {
+    let bounds: Vec<_> = parts.iter().map(|part| part.labels().unwrap_or_default()).collect();
+    let mut asked: Vec<Vec<Path<'_>>> = vec![Vec::new(); parts.len()];
+    for path in paths {
+        let Some(label) = path.first().map(Vec::as_slice) else {
+            asked.iter_mut().for_each(|paths| paths.push(path));
+            continue;
+        };
+        // The first part that does not end before the label; if it begins after it, the one before has a neighbour too.
+        let next = bounds.partition_point(|(_, last)| *last < label);
+        let is_between = bounds.get(next).is_none_or(|(first, _)| *first > label);
+        let before = if is_between { next.checked_sub(1) } else { None };
+        before.into_iter().chain([next]).filter(|at| *at < parts.len()).for_each(|at| asked[at].push(path));
+    }
+    parts.iter().zip(asked).map(|(part, paths)| part.show(&paths)).collect()
 }
 
 /// Children on the paths, neighbours of what is absent with their labels only, and the others as hashes.
@@ -148,8 +182,11 @@ mod tests {
         fn what_is_shown_has_the_hash_of_the_whole(
             labels in proptest::collection::btree_set("[a-e]{1,3}", 0..20),
             asked in proptest::collection::vec("[a-e]{1,3}", 0..6),
+            in_parts in proptest::bool::ANY,
         ) {
-            let tree = Tree::branch(labels.iter().map(|label| (label.as_str(), Tree::leaf(label.as_bytes()))));
+            let leaf = |label: &String| (label.as_bytes().to_vec(), Tree::leaf(label.as_bytes()));
+            let part = |first: char| Tree::branch(labels.iter().filter(|label| label.starts_with(first)).map(leaf));
+            let tree = if in_parts { Tree::parts(('a'..='e').map(part)) } else { Tree::branch(labels.iter().map(leaf)) };
             let paths: Vec<_> = asked.iter().map(|label| path(&[label])).collect();
             let shown = tree.show(&paths.iter().map(Vec::as_slice).collect::<Vec<_>>());
             prop_assert_eq!(shown.digest(), tree.digest());

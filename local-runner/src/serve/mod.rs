@@ -17,6 +17,7 @@ mod request;
 mod slots;
 mod stream;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use hyper::header::HeaderValue;
@@ -60,7 +61,7 @@ impl Service for Site {
         BODY_BYTES
     }
 
-    fn admit(&self, head: &Parts) -> Option<Response> {
+    fn admit(&self, _: IpAddr, head: &Parts) -> Option<Response> {
         self.access.admit(head)
     }
 

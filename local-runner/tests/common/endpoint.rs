@@ -79,6 +79,8 @@ pub fn options(folder: Option<&Path>) -> Options {
         folder: folder.map(Path::to_owned),
         pace: Pace { round: Duration::from_millis(20), save: None },
         sync: Duration::from_secs(20),
+        connections: 512,
+        requests_per_second: None,
         config: Config { module_cache: None, ..Config::default() },
         log: Arc::new(|_| ()),
     }

@@ -1,5 +1,7 @@
 //! HTTP/1.1 connections: accepts them, reads requests within limits of size and time, writes answers. Every connection is a
 //! task of its own, so that a slow client keeps nobody waiting. Knows nothing of what is asked.
+//!
+//! `connections` counts them and says who has to go, `patient` gives up clients that do not read, `rate` counts requests.
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
@@ -19,11 +21,24 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{HeaderMap, Method, StatusCode, Uri};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
+
+mod connections;
+mod patient;
+mod rate;
+
+pub use rate::RateLimit;
+
+use connections::{Connections, Place};
+use patient::Patient;
+
+/// Connections at a time, unless told otherwise: fewer than most systems let a process have files.
+pub const CONNECTIONS: u16 = 512;
 
 /// Threads that read and write connections.
 const CONNECTION_THREADS: usize = 2;
@@ -32,6 +47,12 @@ const CONNECTION_THREADS: usize = 2;
 const HEAD_TIME: Duration = Duration::from_secs(120);
 /// How long a client may take for a body.
 const BODY_TIME: Duration = Duration::from_secs(60);
+/// How long a client may take nothing of an answer.
+const ANSWER_TIME: Duration = Duration::from_secs(60);
+/// What those get for whom there is no place.
+const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\n\
+    content-type: text/plain; charset=utf-8\r\ncontent-length: 45\r\n\r\n\
+    too many connections are waiting for answers\n";
 /// How long answers that are on their way may take at the end.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 /// Wait after a connection could not be accepted, which happens when there are too many.
@@ -60,8 +81,8 @@ pub trait Service: Send + Sync + 'static {
     /// Largest body that is read, in bytes.
     fn body_limit(&self) -> usize;
 
-    /// Sees a request before its body is read; what it answers is the answer.
-    fn admit(&self, head: &Parts) -> Option<Response>;
+    /// Sees a request, and where it comes from, before its body is read; what it answers is the answer.
+    fn admit(&self, client: IpAddr, head: &Parts) -> Option<Response>;
 
     /// Answers a request.
     fn answer(&self, request: Request) -> impl Future<Output = Response> + Send;
@@ -147,11 +168,11 @@ pub struct Server {
 }
 
 impl Server {
-    /// Begins to answer.
+    /// Begins to answer, at most so many connections at a time: of more, those that ask nothing are cut.
     ///
     /// # Errors
     /// If the system gives no threads.
-    pub fn start(listener: Listener, service: Arc<impl Service>) -> io::Result<Self> {
+    pub fn start(listener: Listener, service: Arc<impl Service>, connections: usize) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(CONNECTION_THREADS)
             .thread_name("http")
@@ -163,7 +184,7 @@ impl Server {
             TcpListener::from_std(socket)?
         };
         let (stop, stopping) = watch::channel(false);
-        let accepting = runtime.spawn(accept(socket, service, stopping));
+        let accepting = runtime.spawn(accept(socket, service, Connections::new(connections), stopping));
         Ok(Self { address, runtime, accepting, stop })
     }
 
@@ -181,7 +202,12 @@ impl Server {
     }
 }
 
-async fn accept(listener: TcpListener, service: Arc<impl Service>, stop: watch::Receiver<bool>) {
+async fn accept(
+    listener: TcpListener,
+    service: Arc<impl Service>,
+    places: Arc<Connections>,
+    stop: watch::Receiver<bool>,
+) {
     let mut connections = JoinSet::new();
     let mut stopped = pin!(changed(stop.clone()));
     loop {
@@ -193,9 +219,15 @@ async fn accept(listener: TcpListener, service: Arc<impl Service>, stop: watch::
             }
         });
         match accepted.await {
-            Some(Ok((stream, _))) => {
-                connections.spawn(connection(stream, Arc::clone(&service), stop.clone()));
-            }
+            Some(Ok((stream, client))) => match places.enter() {
+                Some(place) => {
+                    let place = Arc::new(place);
+                    connections.spawn(connection((stream, client.ip()), place, Arc::clone(&service), stop.clone()));
+                }
+                None => {
+                    connections.spawn(refuse(stream));
+                }
+            },
             Some(Err(_)) => sleep(ACCEPT_PAUSE).await,
             None => break,
         }
@@ -211,43 +243,73 @@ async fn changed(mut stop: watch::Receiver<bool>) {
     stop.changed().await.ok();
 }
 
-async fn connection(stream: TcpStream, service: Arc<impl Service>, stop: watch::Receiver<bool>) {
+/// Tells a client that there is no place for it.
+async fn refuse(mut stream: TcpStream) {
+    let told = async {
+        stream.write_all(FULL).await?;
+        stream.shutdown().await?;
+        // Closing before the request is read would take the answer back.
+        let mut request = [0; 4096];
+        while stream.read(&mut request).await? > 0 {}
+        io::Result::Ok(())
+    };
+    // Who does not take it in time has gone, or is not worth waiting for.
+    timeout(LAST_ANSWERS, told).await.ok();
+}
+
+async fn connection(
+    (stream, client): (TcpStream, IpAddr),
+    place: Arc<Place>,
+    service: Arc<impl Service>,
+    stop: watch::Receiver<bool>,
+) {
     // Answers are written at once; waiting for more to send would only delay them. What fails here fails below again.
     stream.set_nodelay(true).ok();
-    let service = service_fn(|request| {
-        let service = Arc::clone(&service);
-        async move { Ok::<_, Infallible>(respond(request, service.as_ref()).await) }
+    let served = Arc::clone(&place);
+    let service = service_fn(move |request| {
+        let (service, place) = (Arc::clone(&service), Arc::clone(&served));
+        async move { Ok::<_, Infallible>(respond(request, client, &place, service.as_ref()).await) }
     });
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME);
-    let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));
-    let mut stopped = pin!(changed(stop));
+    let stream = TokioIo::new(Patient::new(stream, ANSWER_TIME));
+    let mut connection = pin!(server.serve_connection(stream, service));
+    let (mut stopped, mut taken) = (pin!(changed(stop)), pin!(place.taken()));
     let mut stopping = false;
     let end = poll_fn(|context| {
+        if taken.as_mut().poll(context).is_ready() {
+            return Poll::Ready(());
+        }
         if !stopping && stopped.as_mut().poll(context).is_ready() {
             stopping = true;
             connection.as_mut().graceful_shutdown();
         }
-        connection.as_mut().poll(context)
+        // A connection that breaks is the client's affair.
+        connection.as_mut().poll(context).map(|_| ())
     });
-    // A connection that breaks is the client's affair.
-    end.await.ok();
+    end.await;
 }
 
-async fn respond(request: hyper::Request<Incoming>, service: &impl Service) -> Response {
+async fn respond(
+    request: hyper::Request<Incoming>,
+    client: IpAddr,
+    place: &Arc<Place>,
+    service: &impl Service,
+) -> Response {
     let (head, body) = request.into_parts();
     let origin = head.headers.get(header::ORIGIN).cloned();
-    let mut response = match service.admit(&head) {
-        Some(answer) => answer,
-        None => match read(body, service.body_limit()).await {
-            Ok(body) => {
-                service.answer(Request { method: head.method, uri: head.uri, headers: head.headers, body }).await
-            }
-            Err((status, message)) => service.refuse(status, message),
-        },
+    place.waiting();
+    let body = match service.admit(client, &head) {
+        Some(answer) => Err(answer),
+        None => read(body, service.body_limit()).await.map_err(|(status, message)| service.refuse(status, message)),
+    };
+    let answering = place.answering();
+    let mut response = match body {
+        Ok(body) => service.answer(Request { method: head.method, uri: head.uri, headers: head.headers, body }).await,
+        Err(answer) => answer,
     };
     service.complete(origin.as_ref(), response.headers_mut());
-    response
+    answering.until_written(response)
 }
 
 async fn read(body: Incoming, limit: usize) -> Result<Bytes, (StatusCode, String)> {

@@ -1,5 +1,7 @@
 //! `icllama replica` as a process: what it prints, how it ends, and that it goes on where it ended.
 
+use std::net::{Ipv4Addr, TcpStream};
+
 use crate::common::endpoint::{agent, block_on, counter_wasm, http, user};
 use crate::common::running::{Running, command};
 use candid::Principal;
@@ -18,6 +20,8 @@ fn installs_serves_and_goes_on_after_a_signal() {
         let canister = Principal::from_text(running.text("canister_id")).unwrap();
         assert_eq!(canister.to_text(), "rrkah-fqaaa-aaaaa-aaaaq-cai");
         let address = running.address();
+        // Nothing but 127.0.0.1 unless --host says so: not even the machine's other loopback addresses.
+        assert!(address.ip() == Ipv4Addr::LOCALHOST && TcpStream::connect(("127.0.0.2", address.port())).is_err());
         assert_eq!(running.text("canister_url"), format!("http://{canister}.localhost:{}/", address.port()));
         let root_key = running.started["root_key"].clone();
         assert!(before.is_null() || before == root_key);
@@ -51,4 +55,15 @@ fn says_what_is_the_matter_with_port_wasm_and_folder() {
         assert!(errors.contains(expected), "{errors}");
     }
     running.terminate();
+}
+
+#[test]
+fn the_limits_can_be_set() {
+    let few = Running::start("replica", &["--port", "0", "--requests-per-second", "2", "--connections", "3"]);
+    let statuses: Vec<_> = (0..5).map(|_| http(few.address(), "GET", "/api/v2/status", &[], b"").status).collect();
+    assert!(statuses[..2] == [200, 200] && statuses.contains(&429), "{statuses:?}");
+    few.terminate();
+    let any = Running::start("replica", &["--port", "0", "--requests-per-second", "0"]);
+    assert!((0..100).all(|_| http(any.address(), "GET", "/api/v2/status", &[], b"").status == 200));
+    any.terminate();
 }
