@@ -9,6 +9,9 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 
 use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Repo, RepoType};
@@ -77,10 +80,20 @@ pub enum HubError {
         reason: String,
     },
     /// The medium has no room.
-    #[error("no space is left in the cache {}; free some and run the command again to go on, or set HF_HOME", folder.display())]
+    #[error(
+        "no space is left for {file} in the cache {}: {} of its {} are missing; free as much and run the command again to go on, \
+         or set HF_HOME",
+        folder.display(), byte_size(*missing), byte_size(*bytes)
+    )]
     DiskFull {
+        /// The file.
+        file: HubFile,
         /// The cache.
         folder: PathBuf,
+        /// What the file takes.
+        bytes: u64,
+        /// What of it has not come.
+        missing: u64,
     },
     /// The cache cannot be written or read.
     #[error("the cache {} cannot be used: {reason}; check its permissions, or set HF_HOME", folder.display())]
@@ -183,20 +196,21 @@ impl Hub {
         if let Some(path) = self.cache.repo(repo.clone()).get(&file.file) {
             return Ok(path);
         }
-        let failed = |error| self.error(file, error);
+        let far = Far::default();
+        let failed = |error| self.error(file, &far, error);
         let api = ApiBuilder::from_cache(self.cache.clone())
             .with_endpoint(self.endpoint.clone())
             .with_token(self.token.clone())
             .with_user_agent("icllama", env!("CARGO_PKG_VERSION"));
         let repo: ApiRepo = api.build().map_err(failed)?.repo(repo);
-        let path = repo.download_with_progress(&file.file, Bar::new(file)).map_err(failed)?;
+        let path = repo.download_with_progress(&file.file, Bar::new(file, &far)).map_err(failed)?;
         self.verify(file, &path)?;
         Ok(path)
     }
 
     /// Compares a file that came with the digest that the hub announced: large files are named by it in the cache.
     fn verify(&self, file: &HubFile, path: &Path) -> Result<(), HubError> {
-        let failed = |reason: io::Error| self.error(file, reason.into());
+        let failed = |reason: io::Error| self.error(file, &Far::default(), reason.into());
         let blob = path.canonicalize().map_err(failed)?;
         let name = blob.file_name().unwrap_or_default().to_string_lossy();
         if name.len() != 64 || !name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
@@ -211,7 +225,7 @@ impl Hub {
         Err(HubError::Damaged { file: file.clone(), expected: name.into_owned(), found })
     }
 
-    fn error(&self, file: &HubFile, error: ApiError) -> HubError {
+    fn error(&self, file: &HubFile, far: &Far, error: ApiError) -> HubError {
         let (endpoint, file, folder) = (self.endpoint.clone(), file.clone(), self.cache.path().clone());
         match error {
             ApiError::RequestError(error) => match *error {
@@ -224,7 +238,8 @@ impl Hub {
             },
             ApiError::IoError(reason) => match reason.kind() {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
-                    HubError::DiskFull { folder }
+                    let (bytes, done) = (far.bytes.load(Relaxed), far.done.load(Relaxed));
+                    HubError::DiskFull { file, folder, bytes, missing: bytes.saturating_sub(done) }
                 }
                 kind if is_of_connections(kind) => HubError::NoConnection { endpoint, reason: reason.to_string() },
                 _ => HubError::Cache { folder, reason: reason.to_string() },
@@ -257,16 +272,23 @@ fn sha256(path: &Path) -> io::Result<String> {
     Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
+/// How far a download is, in bytes.
+#[derive(Debug, Default, Clone)]
+struct Far {
+    bytes: Arc<AtomicU64>,
+    done: Arc<AtomicU64>,
+}
+
 /// Shows how far a download is.
 struct Bar {
     label: String,
     shown: Option<Progress>,
-    done: u64,
+    far: Far,
 }
 
 impl Bar {
-    fn new(file: &HubFile) -> Self {
-        Self { label: file.to_string(), shown: None, done: 0 }
+    fn new(file: &HubFile, far: &Far) -> Self {
+        Self { label: file.to_string(), shown: None, far: far.clone() }
     }
 }
 
@@ -277,13 +299,14 @@ impl hf_hub::api::Progress for Bar {
             note(&format!("fetching {} ({})", self.label, byte_size(size as u64)));
         }
         self.shown = Some(Progress::bytes("fetching", size as u64));
-        self.done = 0;
+        self.far.bytes.store(size as u64, Relaxed);
+        self.far.done.store(0, Relaxed);
     }
 
     fn update(&mut self, size: usize) {
-        self.done += size as u64;
+        let done = self.far.done.fetch_add(size as u64, Relaxed) + size as u64;
         if let Some(progress) = &self.shown {
-            progress.set(self.done);
+            progress.set(done);
         }
     }
 
@@ -320,7 +343,7 @@ mod tests {
     #[test]
     fn failures_of_the_medium_and_of_the_connection_are_told_apart() {
         let hub = Hub { endpoint: "http://hub".into(), cache: hf_hub::Cache::new("/cache".into()), token: None };
-        let of = |error: ApiError| hub.error(&named("hf:me/x/a.gguf"), error);
+        let of = |error: ApiError| hub.error(&named("hf:me/x/a.gguf"), &Far::default(), error);
         let io = |kind: io::ErrorKind| of(ApiError::IoError(kind.into()));
         assert!(matches!(io(io::ErrorKind::StorageFull), HubError::DiskFull { .. }));
         assert!(matches!(io(io::ErrorKind::PermissionDenied), HubError::Cache { .. }));

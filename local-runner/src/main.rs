@@ -67,6 +67,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    interrupt::survive_file_size_limits();
     let output = Output::new(cli.json, cli.verbose);
     match dispatch(cli.command, output) {
         Ok(()) => ExitCode::SUCCESS,

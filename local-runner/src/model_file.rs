@@ -1,37 +1,31 @@
-//! A model file as a `ByteSource`: mapped, or read into the heap; several files where the model is split.
+//! A model file as a `ByteSource`; several files where the model is split.
+//!
+//! Bytes are read where and when they are needed, and never mapped: of a file that is truncated while it is mapped, touching
+//! a page ends the program (SIGBUS). Each weight is read once, packed, and not needed again, so a map would save nothing.
 
-use std::fs::File;
-use std::io::Read;
+use std::fmt::Display;
+use std::fs::{File, Metadata};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use memmap2::Mmap;
 use model_core::gguf::split::{PartOf, SplitError};
 use model_core::source::{ByteSource, SourceError};
 
-use crate::progress::Progress;
 use crate::split_file::SplitFile;
 
-/// How the file gets into memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum LoadMode {
-    /// Map the file; pages are read as they are used.
-    Mmap,
-    /// Read the whole file first.
-    Heap,
-}
-
-/// A file that could not be opened as a model.
+/// A file that could not be opened or read as a model.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelFileError {
     /// The system refused an operation.
     #[error("cannot {operation} {}: {reason}; check the path and its permissions", path.display())]
     Io {
-        /// What was tried: open, read, map or measure.
+        /// What was tried: open, read or measure.
         operation: &'static str,
         /// The file.
         path: PathBuf,
         /// What the system said.
-        reason: std::io::Error,
+        reason: io::Error,
     },
     /// Something else than a regular file.
     #[error("{} is not a regular file; give the path of a .gguf file", path.display())]
@@ -63,6 +57,12 @@ pub enum ModelFileError {
         /// What is wrong.
         reason: SplitError,
     },
+    /// Somebody writes to the file, or has cut it off.
+    #[error("{} was changed while it was read; wait until it is written, then try again", path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
     /// An empty file.
     #[error("{} is empty; fetch or copy the model again", path.display())]
     Empty {
@@ -81,14 +81,14 @@ pub enum ModelFile {
 }
 
 impl ModelFile {
-    /// Opens `path` the way `mode` says, with the other parts if it is one of a split model.
+    /// Opens `path`, with the other parts if it is one of a split model.
     ///
     /// # Errors
     /// [`ModelFileError`] if it is no readable, regular, non-empty file, or parts are missing or do not fit together.
-    pub fn open(path: &Path, mode: LoadMode) -> Result<Self, ModelFileError> {
-        Ok(match SplitFile::open(path, mode)? {
+    pub fn open(path: &Path) -> Result<Self, ModelFileError> {
+        Ok(match SplitFile::open(path)? {
             Some(split) => Self::Split(split),
-            None => Self::Whole(FileBytes::open(path, mode)?),
+            None => Self::Whole(FileBytes::open(path)?),
         })
     }
 
@@ -108,31 +108,37 @@ impl ByteSource for ModelFile {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), SourceError> {
         self.source().read_at(offset, buf)
     }
-
-    fn as_slice(&self) -> Option<&[u8]> {
-        self.source().as_slice()
-    }
-
-    fn release(&self, offset: u64, len: usize) {
-        self.source().release(offset, len);
-    }
 }
 
-/// The bytes of a file.
+/// The bytes of a file, as long as it does not change.
 #[derive(Debug)]
-pub enum FileBytes {
-    /// A read-only map of the file.
-    Mapped(Mmap),
-    /// The file's bytes.
-    Heap(Vec<u8>),
+pub struct FileBytes {
+    file: File,
+    path: PathBuf,
+    state: State,
+}
+
+/// What of a file changes when it is written to. A file that takes its place under its name is another: the one that was
+/// opened stays whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct State {
+    len: u64,
+    /// Seconds and nanoseconds.
+    modified: (i64, i64),
+}
+
+impl State {
+    fn of(metadata: &Metadata) -> Self {
+        Self { len: metadata.len(), modified: (metadata.mtime(), metadata.mtime_nsec()) }
+    }
 }
 
 impl FileBytes {
-    /// Opens `path` the way `mode` says.
+    /// Opens `path`.
     ///
     /// # Errors
     /// [`ModelFileError`] if it is no readable, regular, non-empty file.
-    pub fn open(path: &Path, mode: LoadMode) -> Result<Self, ModelFileError> {
+    pub fn open(path: &Path) -> Result<Self, ModelFileError> {
         let failed = |operation| move |reason| ModelFileError::Io { operation, path: path.to_owned(), reason };
         let file = File::open(path).map_err(failed("open"))?;
         let metadata = file.metadata().map_err(failed("measure"))?;
@@ -142,71 +148,45 @@ impl FileBytes {
         if metadata.len() == 0 {
             return Err(ModelFileError::Empty { path: path.to_owned() });
         }
-        match mode {
-            LoadMode::Mmap => map(&file).map(Self::Mapped).map_err(failed("map")),
-            LoadMode::Heap => read(file, metadata.len()).map(Self::Heap).map_err(failed("read")),
-        }
+        Ok(Self { file, path: path.to_owned(), state: State::of(&metadata) })
     }
 
-    /// All bytes of the file.
-    pub fn bytes(&self) -> &[u8] {
-        match self {
-            Self::Mapped(map) => map,
-            Self::Heap(bytes) => bytes,
-        }
+    /// Reads, and makes sure that what was read is of the file that was opened.
+    fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), ModelFileError> {
+        let failed = |operation| move |reason| ModelFileError::Io { operation, path: self.path.clone(), reason };
+        let changed = || ModelFileError::Changed { path: self.path.clone() };
+        self.file.read_exact_at(buf, offset).map_err(|reason| match reason.kind() {
+            io::ErrorKind::UnexpectedEof => changed(),
+            _ => failed("read")(reason),
+        })?;
+        // Who writes changes the time before the bytes, so that bytes are the opened file's if it is the same after them.
+        let now = State::of(&self.file.metadata().map_err(failed("measure"))?);
+        if now == self.state { Ok(()) } else { Err(changed()) }
     }
-}
-
-fn map(file: &File) -> std::io::Result<Mmap> {
-    // SAFETY: the map is private and read-only, and only ever read as bytes. Should another process change the
-    // file, the bytes change under us: every reader checks what it reads and none keeps pointers derived from
-    // file contents. Should another process truncate the file, the system ends ours with SIGBUS, which loses
-    // nothing; `--load heap` avoids even that.
-    unsafe { Mmap::map(file) }
-}
-
-fn read(mut file: File, expected: u64) -> std::io::Result<Vec<u8>> {
-    const BLOCK: u64 = 8 << 20;
-    let progress = Progress::bytes("reading", expected);
-    let mut bytes = Vec::new();
-    let capacity = usize::try_from(expected).map_err(std::io::Error::other)?;
-    bytes.try_reserve_exact(capacity).map_err(std::io::Error::other)?;
-    while file.by_ref().take(BLOCK).read_to_end(&mut bytes)? > 0 {
-        progress.set(bytes.len() as u64);
-    }
-    Ok(bytes)
 }
 
 impl ByteSource for FileBytes {
     fn len(&self) -> u64 {
-        self.bytes().len() as u64
+        self.state.len
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), SourceError> {
-        self.bytes().read_at(offset, buf)
-    }
-
-    fn as_slice(&self) -> Option<&[u8]> {
-        Some(self.bytes())
-    }
-
-    fn release(&self, offset: u64, len: usize) {
-        #[cfg(unix)]
-        if let (Self::Mapped(map), Ok(offset)) = (self, usize::try_from(offset))
-            && map.get(offset..).is_some_and(|rest| len <= rest.len())
-        {
-            // SAFETY: the range lies inside the map, which is private, read-only and backed by the file: pages that are
-            // dropped come back with the same bytes when they are read again.
-            let dropped = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, offset, len) };
-            // Advice that the system does not take costs memory and nothing else.
-            let _ = dropped;
+        let (len, available) = (buf.len() as u64, self.state.len);
+        if offset.checked_add(len).is_none_or(|end| end > available) {
+            return Err(SourceError::OutOfRange { offset, len, available });
         }
+        let failed = |reason: &dyn Display| SourceError::Io { offset, len, reason: reason.to_string() };
+        self.read(offset, buf).map_err(|reason| failed(&reason))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::OpenOptions;
     use std::io::Write;
+
+    use model_core::fixtures::TinyLlama;
+    use model_core::model::{LoadOptions, Model};
 
     use super::*;
 
@@ -216,47 +196,60 @@ mod tests {
         file
     }
 
-    /// Pages of the mapping that count as this process's memory, by the system's own account.
-    #[cfg(target_os = "linux")]
-    fn resident_kib(file: &FileBytes) -> usize {
-        let address = format!("{:x}-", file.bytes().as_ptr() as usize);
-        let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
-        let mapping = maps.lines().skip_while(|line| !line.starts_with(&address));
-        let resident = mapping.skip(1).find_map(|line| line.strip_prefix("Rss:")).unwrap();
-        resident.trim().trim_end_matches(" kB").parse().unwrap()
-    }
-
-    #[cfg(target_os = "linux")]
     #[test]
-    fn released_bytes_take_no_memory_and_can_be_read_again() {
-        let bytes: Vec<u8> = (0..1usize << 20).map(|i| (i >> 12) as u8 ^ i as u8).collect();
-        let file = FileBytes::open(file_with(&bytes).path(), LoadMode::Mmap).unwrap();
-        assert_eq!(file.bytes(), bytes);
-        assert!(resident_kib(&file) >= 1024);
-        file.release(0, bytes.len());
-        assert_eq!(resident_kib(&file), 0);
-        assert_eq!(file.bytes(), bytes);
-    }
-
-    #[test]
-    fn both_modes_serve_the_same_bytes_and_refuse_the_same_ranges() {
+    fn serves_bytes_and_refuses_ranges_beyond_them() {
         let file = file_with(b"icllama model");
-        for mode in [LoadMode::Mmap, LoadMode::Heap] {
-            let source = ModelFile::open(file.path(), mode).unwrap();
-            let mut buf = [0; 5];
-            source.read_at(8, &mut buf).unwrap();
-            assert_eq!((&buf, ByteSource::len(&source)), (b"model", 13));
-            assert_eq!(source.as_slice(), Some(&b"icllama model"[..]));
-            assert!(matches!(source.read_at(9, &mut buf), Err(SourceError::OutOfRange { available: 13, .. })));
-        }
+        let source = ModelFile::open(file.path()).unwrap();
+        let mut buf = [0; 5];
+        source.read_at(8, &mut buf).unwrap();
+        assert_eq!((&buf, ByteSource::len(&source)), (b"model", 13));
+        assert!(matches!(source.read_at(9, &mut buf), Err(SourceError::OutOfRange { available: 13, .. })));
+        assert!(matches!(source.read_at(u64::MAX, &mut buf), Err(SourceError::OutOfRange { .. })));
     }
 
     #[test]
     fn refuses_what_is_no_model_file_by_name() {
         let folder = tempfile::tempdir().unwrap();
-        let open = |path: &Path| ModelFile::open(path, LoadMode::Mmap).unwrap_err();
+        let open = |path: &Path| ModelFile::open(path).unwrap_err();
         assert!(matches!(open(folder.path()), ModelFileError::NotAFile { .. }));
         assert!(matches!(open(&folder.path().join("absent.gguf")), ModelFileError::Io { operation: "open", .. }));
         assert!(matches!(open(file_with(b"").path()), ModelFileError::Empty { .. }));
+    }
+
+    #[test]
+    fn a_file_that_is_cut_off_or_written_to_while_it_is_read_is_an_error_with_its_name() {
+        let whole = TinyLlama::default().build();
+        let half = whole.len() as u64 / 2;
+        type Change = fn(&Path, u64);
+        let changes: [(&str, Change); 4] = [
+            ("truncated", |path, half| OpenOptions::new().write(true).open(path).unwrap().set_len(half).unwrap()),
+            ("emptied", |path, _| drop(File::create(path).unwrap())),
+            ("longer", |path, _| OpenOptions::new().append(true).open(path).unwrap().write_all(b"x").unwrap()),
+            ("overwritten", |path, half| {
+                OpenOptions::new().write(true).open(path).unwrap().write_all_at(b"xx", half).unwrap();
+            }),
+        ];
+        for (name, change) in changes {
+            let file = file_with(&whole);
+            let source = ModelFile::open(file.path()).unwrap();
+            Model::load(&source, &LoadOptions::default()).unwrap();
+            // Times of files have the resolution of the system's ticks.
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            change(file.path(), half);
+            let told = Model::load(&source, &LoadOptions::default()).unwrap_err();
+            let told = format!("{:#}", anyhow::Error::from(told));
+            let expected = format!("{} was changed while it was read", file.path().display());
+            assert!(told.contains(&expected), "{name}: {told}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_takes_the_place_of_another_changes_nothing() {
+        let file = file_with(b"icllama model");
+        let source = ModelFile::open(file.path()).unwrap();
+        file_with(b"something else").persist(file.path()).unwrap();
+        let mut buf = [0; 13];
+        source.read_at(0, &mut buf).unwrap();
+        assert_eq!(&buf, b"icllama model");
     }
 }

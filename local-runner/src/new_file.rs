@@ -14,12 +14,17 @@ use crate::output::byte_size;
 #[derive(Debug, thiserror::Error)]
 pub enum NewFileError {
     /// The medium has no room.
-    #[error("no space is left for {}, which takes {}; free some, or write elsewhere", path.display(), byte_size(*bytes))]
+    #[error(
+        "no space is left for {}: {} of its {} are missing; free as much, or write elsewhere",
+        path.display(), byte_size(*missing), byte_size(*bytes)
+    )]
     DiskFull {
         /// The file.
         path: PathBuf,
         /// What it takes.
         bytes: u64,
+        /// What of it could not be written.
+        missing: u64,
     },
     /// The system refused an operation.
     #[error("cannot write {}: {reason}; check the folder and its permissions", path.display())]
@@ -37,6 +42,8 @@ pub struct NewFile {
     path: PathBuf,
     /// What it will take when it is whole.
     bytes: u64,
+    /// What of it is written.
+    written: u64,
     file: NamedTempFile,
 }
 
@@ -51,8 +58,18 @@ impl NewFile {
             .prefix(".icllama-")
             .permissions(Permissions::from_mode(0o666)) // less what the umask takes, as for any new file
             .tempfile_in(folder)
-            .map_err(|reason| failure(path, bytes, reason))?;
-        Ok(Self { path: path.to_owned(), bytes, file })
+            .map_err(|reason| failure(path, (bytes, 0), reason))?;
+        Ok(Self { path: path.to_owned(), bytes, written: 0, file })
+    }
+
+    /// Writes a whole file, in place of one that may be there.
+    ///
+    /// # Errors
+    /// As [`NewFile::create`] and [`NewFile::finish`], or if there is no room.
+    pub fn write_all_of(path: &Path, bytes: &[u8]) -> Result<(), NewFileError> {
+        let mut file = Self::create(path, bytes.len() as u64)?;
+        file.write_all(bytes).map_err(|reason| file.failure(reason))?;
+        file.finish()
     }
 
     /// Puts the file in its place.
@@ -60,21 +77,23 @@ impl NewFile {
     /// # Errors
     /// If the system cannot keep its bytes or move it.
     pub fn finish(self) -> Result<(), NewFileError> {
-        let Self { path, bytes, file } = self;
-        file.as_file().sync_all().map_err(|reason| failure(&path, bytes, reason))?;
-        file.persist(&path).map_err(|refused| failure(&path, bytes, refused.error))?;
+        let Self { path, bytes, written, file } = self;
+        file.as_file().sync_all().map_err(|reason| failure(&path, (bytes, written), reason))?;
+        file.persist(&path).map_err(|refused| failure(&path, (bytes, written), refused.error))?;
         Ok(())
     }
 
     /// What a failure to write means for this file.
     pub fn failure(&self, reason: io::Error) -> NewFileError {
-        failure(&self.path, self.bytes, reason)
+        failure(&self.path, (self.bytes, self.written), reason)
     }
 }
 
 impl Write for NewFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.write(bytes)
+        let written = self.file.write(bytes)?;
+        self.written += written as u64;
+        Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -82,11 +101,11 @@ impl Write for NewFile {
     }
 }
 
-fn failure(path: &Path, bytes: u64, reason: io::Error) -> NewFileError {
+fn failure(path: &Path, (bytes, written): (u64, u64), reason: io::Error) -> NewFileError {
     let path = path.to_owned();
     match reason.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
-            NewFileError::DiskFull { path, bytes }
+            NewFileError::DiskFull { path, bytes, missing: bytes.saturating_sub(written) }
         }
         _ => NewFileError::Io { path, reason },
     }
@@ -133,9 +152,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let absent = NewFile::create(&folder.path().join("no/out"), 1).unwrap_err();
         assert!(matches!(absent, NewFileError::Io { .. }));
-        let file = NewFile::create(&folder.path().join("out"), 3 << 30).unwrap();
+        let mut file = NewFile::create(&folder.path().join("out"), 3 << 20).unwrap();
+        file.write_all(&[0; 1 << 20]).unwrap();
         let full = file.failure(io::ErrorKind::StorageFull.into()).to_string();
-        assert!(full.contains("no space is left") && full.contains("3.0 GiB"), "{full}");
+        assert!(full.contains("/out: 2.0 MiB of its 3.0 MiB are missing"), "{full}");
     }
 
     #[test]

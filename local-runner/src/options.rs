@@ -19,7 +19,7 @@ use model_core::sample::Sampling;
 use model_core::tokenizer::Tokenizer;
 
 use crate::hub::HubFile;
-use crate::model_file::{LoadMode, ModelFile};
+use crate::model_file::ModelFile;
 
 /// What the user calls a model file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,9 +78,6 @@ pub struct FileArgs {
 /// How a model file is read, and what is taken from elsewhere.
 #[derive(Debug, Clone, Args)]
 pub struct ReadingArgs {
-    /// Map the file, or read it into the heap first.
-    #[arg(long, value_enum, default_value = "mmap")]
-    pub load: LoadMode,
     /// Replace a metadata value of the file, as llama.cpp does: TYPE is int, float, bool or str. Repeatable.
     #[arg(long, value_name = "KEY=TYPE:VALUE", value_parser = parse_override)]
     pub override_kv: Vec<(String, Value)>,
@@ -92,7 +89,7 @@ pub struct ReadingArgs {
 impl FileArgs {
     /// Opens the model file, which is fetched before if it is on the hub.
     pub fn open(&self) -> Result<ModelFile> {
-        Ok(ModelFile::open(&self.model.path()?, self.reading.load)?)
+        Ok(ModelFile::open(&self.model.path()?)?)
     }
 
     /// Reads the vocabulary alone.

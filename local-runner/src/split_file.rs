@@ -7,7 +7,7 @@ use model_core::gguf::File;
 use model_core::gguf::split::{self, Merged, PartOf};
 use model_core::source::{ByteSource, SourceError};
 
-use crate::model_file::{FileBytes, LoadMode, ModelFileError};
+use crate::model_file::{FileBytes, ModelFileError};
 
 /// The names of all parts of a split model, given the name of one: `x-00002-of-00003.gguf`. None for other names.
 pub fn part_names(name: &str) -> Option<Vec<String>> {
@@ -59,14 +59,13 @@ impl SplitFile {
     ///
     /// # Errors
     /// A part that is missing or no model file, or parts that do not fit together.
-    pub fn open(path: &Path, mode: LoadMode) -> Result<Option<Self>, ModelFileError> {
+    pub fn open(path: &Path) -> Result<Option<Self>, ModelFileError> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let Some(names) = part_names(&name).filter(|names| names.len() > 1) else { return Ok(None) };
         let header = |bytes: &FileBytes, path: &Path| {
             File::read(bytes).map_err(|reason| ModelFileError::Header { path: path.to_owned(), reason })
         };
-        // Mapped, whatever the mode: only its header is read.
-        let named = FileBytes::open(path, LoadMode::Mmap)?;
+        let named = FileBytes::open(path)?;
         if header(&named, path)?.part().is_ok_and(|part| part.is_none()) {
             return Ok(None);
         }
@@ -75,7 +74,7 @@ impl SplitFile {
             let part = PartOf { number: missing as u32 + 1, count: paths.len() as u32 };
             return Err(ModelFileError::MissingPart { path: paths[missing].clone(), part });
         }
-        let parts = paths.iter().map(|path| FileBytes::open(path, mode)).collect::<Result<Vec<_>, _>>()?;
+        let parts = paths.iter().map(|path| FileBytes::open(path)).collect::<Result<Vec<_>, _>>()?;
         let headers = parts.iter().zip(&paths).map(|(part, path)| header(part, path)).collect::<Result<Vec<_>, _>>()?;
         let merged =
             split::merge(&headers).map_err(|reason| ModelFileError::Parts { path: path.to_owned(), reason })?;
@@ -123,13 +122,6 @@ impl ByteSource for SplitFile {
         }
         Ok(())
     }
-
-    fn release(&self, offset: u64, len: usize) {
-        for (piece, range) in self.within(offset, len as u64) {
-            let len = (range.end - range.start) as usize;
-            self.parts[piece.part].release(piece.offset + (range.start - piece.start), len);
-        }
-    }
 }
 
 #[cfg(test)]
@@ -158,9 +150,9 @@ mod tests {
         for (number, part) in (1..).zip(model.builder().split(3)) {
             std::fs::write(folder.path().join(format!("m-{number:05}-of-00003.gguf")), part).unwrap();
         }
-        for (number, mode) in [(1, LoadMode::Mmap), (2, LoadMode::Heap), (3, LoadMode::Mmap)] {
+        for number in 1..=3 {
             let path = folder.path().join(format!("m-{number:05}-of-00003.gguf"));
-            let file = SplitFile::open(&path, mode).unwrap().unwrap();
+            let file = SplitFile::open(&path).unwrap().unwrap();
             let mut all = vec![1; whole.len()];
             file.read_at(0, &mut all).unwrap();
             assert!(all == whole, "the bytes differ");
@@ -169,7 +161,6 @@ mod tests {
                 file.read_at(offset as u64, &mut some).unwrap();
                 assert!(some == whole[offset..offset + len], "{len} bytes at {offset} differ");
             }
-            file.release(0, whole.len());
             let beyond = file.read_at(whole.len() as u64, &mut [0]);
             assert!(matches!(beyond, Err(SourceError::OutOfRange { .. })));
         }

@@ -95,13 +95,11 @@ fn run_obeys_stop_strings_and_the_token_limit() {
 }
 
 #[test]
-fn results_do_not_depend_on_threads_kernel_or_loading() {
+fn results_do_not_depend_on_threads_or_kernel() {
     let tiny = tiny();
     let common = ["run", &tiny.path(), "-p", "Hello", "--raw", "-n", "8", "--temp", "0", "--json"];
     let expected = ids(&json(&common)["tokens"]);
-    for more in
-        [["--threads", "1"], ["--threads", "3"], ["--kernel", "scalar"], ["--kernel", "auto"], ["--load", "heap"]]
-    {
+    for more in [["--threads", "1"], ["--threads", "3"], ["--kernel", "scalar"], ["--kernel", "auto"]] {
         assert_eq!(ids(&json(&[&common[..], &more].concat())["tokens"]), expected, "{more:?}");
     }
 }

@@ -7,6 +7,7 @@ mod docs;
 mod endpoint;
 mod estimate;
 mod hub;
+mod native_faults;
 mod network;
 mod quantize;
 mod record;

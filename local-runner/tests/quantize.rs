@@ -4,13 +4,10 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use crate::common::{Tiny, failure, ids, json, stdout, usage};
 use model_core::fixtures::TinyLlama;
-use model_core::gguf::write::{Layout, NewTensor};
-use model_core::gguf::{File, GgmlType, Metadata, Value, keys};
+use model_core::gguf::{File, GgmlType, Value, keys};
 use model_core::quant;
 
 fn plain(ty: GgmlType) -> Tiny {
@@ -142,30 +139,4 @@ fn failures_leave_nothing_behind_and_the_input_is_safe() {
     assert!(usage(&["quantize", &tiny.path(), &out(&tiny), "--type", "Q3_K"]).contains("Q4_K_M"));
     assert!(fs::read(tiny.path()).unwrap() == before);
     assert_eq!(names_in(tiny.folder.path()), ["link.gguf", "nan.gguf", "tiny.gguf"]);
-}
-
-#[test]
-fn an_interruption_leaves_nothing_behind() {
-    let folder = tempfile::tempdir().unwrap();
-    let (input, output) = (folder.path().join("sparse.gguf"), folder.path().join("out.gguf"));
-    // Two gibibytes that are not there: zeros enough for many seconds.
-    let tensor = NewTensor { name: "blk.0.ffn_up.weight".into(), shape: vec![1 << 15, 1 << 14], ty: GgmlType::F32 };
-    let layout = Layout::new(&Metadata::default(), &[tensor]).unwrap();
-    fs::write(&input, &layout.header).unwrap();
-    fs::OpenOptions::new().write(true).open(&input).unwrap().set_len(layout.file_bytes()).unwrap();
-    let child = Command::new(env!("CARGO_BIN_EXE_icllama"))
-        .args(["quantize", input.to_str().unwrap(), output.to_str().unwrap(), "--type", "Q8_0"])
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let start = Instant::now();
-    while names_in(folder.path()).len() < 2 {
-        assert!(start.elapsed() < Duration::from_secs(60), "no file was begun");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
-    let ended = child.wait_with_output().unwrap();
-    let message = String::from_utf8(ended.stderr).unwrap();
-    assert_eq!((ended.status.code(), message.as_str()), (Some(130), "error: interrupted\n"));
-    assert_eq!(names_in(folder.path()), ["sparse.gguf"]);
 }

@@ -1,4 +1,4 @@
-//! Where bytes of a model file come from: a mapped file, a buffer, the canister's stable memory.
+//! Where bytes of a model file come from: a file, a buffer, the canister's stable memory.
 //! Knows nothing of what the bytes mean.
 
 /// A read that the source could not serve.
@@ -47,12 +47,6 @@ pub trait ByteSource {
     /// The whole source as one slice, where it lies in memory anyway.
     fn as_slice(&self) -> Option<&[u8]> {
         None
-    }
-
-    /// Says that the `len` bytes from `offset` on have served: a source may give up memory that it holds for them. They
-    /// can still be read.
-    fn release(&self, offset: u64, len: usize) {
-        let _ = (offset, len);
     }
 }
 

@@ -1,4 +1,4 @@
-//! The model in this process: mapped weights, threads, vector instructions.
+//! The model in this process: weights, threads, vector instructions.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

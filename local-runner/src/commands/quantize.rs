@@ -10,7 +10,7 @@ use model_core::source::ByteSource;
 use serde::Serialize;
 
 use crate::interrupt::{Interrupts, Watched};
-use crate::model_file::{LoadMode, ModelFile};
+use crate::model_file::ModelFile;
 use crate::new_file::{NewFile, is_same_file};
 use crate::options::{ModelName, model_name};
 use crate::output::{Output, byte_size};
@@ -74,7 +74,7 @@ impl Args {
         if is_same_file(&input, &self.output) {
             bail!("{} is the input itself; give the output another name", self.output.display());
         }
-        let source = ModelFile::open(&input, LoadMode::Mmap)?;
+        let source = ModelFile::open(&input)?;
         let file = File::read(&source).with_context(|| format!("cannot read {}", self.input))?;
         let new = plan::tensors(&file, &self.request())?;
         let layout = Layout::new(&plan::metadata(&file, self.mix), &new)?;

@@ -1,6 +1,6 @@
 //! `icllama run`: continue a prompt, answer a question, or hold a conversation.
 
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -252,9 +252,10 @@ impl GenerateArgs {
 fn write_trace(path: &Path, trace: &Trace) -> Result<()> {
     let mut text = Vec::new();
     trace.write(&mut text)?;
-    let mut file = NewFile::create(path, text.len() as u64)?;
-    file.write_all(&text).map_err(|reason| file.failure(reason))?;
-    Ok(file.finish()?)
+    let interrupts = Interrupts::new().context("cannot watch for Ctrl-C")?;
+    let watched = interrupts.watch();
+    NewFile::write_all_of(path, &text)?;
+    if watched.is_raised() { bail!(Interrupted) } else { Ok(()) }
 }
 
 /// Whether the text is shown as it comes. Where details are asked for of a deployed canister, there is a line per call instead.

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use crate::digest::{hex, sha256};
 use crate::interrupt::{Interrupted, Interrupts, Watched};
-use crate::model_file::{LoadMode, ModelFile};
+use crate::model_file::ModelFile;
 use crate::network::{NetworkArgs, Patience, Remote};
 use crate::options::{ModelName, model_name};
 use crate::output::{Output, byte_size, grouped, short};
@@ -73,7 +73,7 @@ struct DryRun {
 impl Args {
     /// Runs the command.
     pub fn exec(self, output: Output) -> Result<()> {
-        let source = ModelFile::open(&self.model.path()?, LoadMode::Mmap)?;
+        let source = ModelFile::open(&self.model.path()?)?;
         let name = self.name.clone().unwrap_or_else(|| merged_name(&self.model.file_name()));
         let sha256 = hashed(&source)?;
         output.line(&format!("{name}: {}, sha256 {}", byte_size(source.len()), hex(&sha256)))?;

@@ -211,6 +211,13 @@ impl Store {
     /// # Errors
     /// If the folder cannot be written; it holds what it held before then.
     pub fn save(&mut self, replica: &mut Replica) -> Result<(), StoreError> {
+        let saved = self.write(replica);
+        // Of a save that failed, what was written serves nobody: it is removed like what the save before had.
+        self.remove_unused();
+        saved
+    }
+
+    fn write(&mut self, replica: &mut Replica) -> Result<(), StoreError> {
         self.serial += 1;
         let ids: Vec<_> = replica.canisters().map(Canister::id).collect();
         let mut kept = BTreeMap::new();
@@ -227,7 +234,6 @@ impl Store {
         replace(&path, &text)?;
         replica.mark_saved();
         self.kept = kept;
-        self.remove_unused();
         Ok(())
     }
 
@@ -415,7 +421,10 @@ fn replace(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
         file.sync_all()?;
         fs::rename(&part, path)
     };
-    write().map_err(io_error("write", path))
+    write().map_err(|reason| {
+        fs::remove_file(&part).ok();
+        io_error("write", path)(reason)
+    })
 }
 
 #[cfg(test)]

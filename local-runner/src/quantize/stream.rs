@@ -52,7 +52,6 @@ pub fn write(
             }
             watch.written(written);
         }
-        source.release(old.offset, usize::try_from(old.bytes).unwrap_or_default());
         io::copy(&mut io::Read::take(io::repeat(0), extent.padding), out)?;
         written += extent.padding;
     }

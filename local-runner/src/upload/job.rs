@@ -344,8 +344,6 @@ async fn send_chunk(remote: Remote, source: Arc<ModelFile>, upload_id: u64, chun
     let len = usize::try_from(chunk.bytes).context("a chunk is too large")?;
     let mut bytes = vec![0; len];
     source.read_at(chunk.offset, &mut bytes)?;
-    // The file may be larger than memory, and each byte is read once.
-    source.release(chunk.offset, len);
     let arg = api::UploadChunk { upload_id, offset: chunk.offset, bytes: &bytes };
     let _: api::UploadChunkOk = remote.updating("upload_chunk", &arg).await?;
     Ok(chunk)

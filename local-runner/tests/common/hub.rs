@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
@@ -20,13 +20,15 @@ pub struct Request {
 pub struct Defects {
     /// Close the connection after so many bytes of a body.
     pub break_after: Option<usize>,
+    /// Send nothing more after so many bytes of a body, and keep the connection.
+    pub stall_after: Option<usize>,
     /// Serve other bytes than those whose digest is announced.
     pub damage: bool,
     /// Answer everything with this status.
     pub status: Option<u16>,
 }
 
-#[derive(Default)]
+#[derive(Default, Clone)]
 struct State {
     files: BTreeMap<String, Vec<u8>>,
     token: Option<String>,
@@ -89,8 +91,11 @@ fn read_request(stream: &TcpStream) -> std::io::Result<Request> {
 
 fn answer(stream: TcpStream, state: &Mutex<State>, base: &str) -> std::io::Result<()> {
     let request = read_request(&stream)?;
-    let mut state = state.lock().unwrap();
-    state.requests.push(request.clone());
+    let state = {
+        let mut state = state.lock().unwrap();
+        state.requests.push(request.clone());
+        state.clone()
+    };
     if let Some(status) = state.defects.status {
         return send(&stream, status, &[], &[]);
     }
@@ -127,6 +132,12 @@ fn send_blob(stream: &TcpStream, state: &State, request: &Request, name: &str) -
     let range = format!("bytes {from}-{}/{}", to - 1, bytes.len());
     let headers = [("Content-Range", range.as_str()), ("ETag", "\"of the store\"")];
     let body = &bytes[from..to];
+    if let Some(most) = state.defects.stall_after.filter(|most| body.len() > *most) {
+        head(stream, 206, &headers, body.len())?;
+        (&mut &*stream).write_all(&body[..most])?;
+        // Nothing comes, until the client goes.
+        return (&mut &*stream).read(&mut [0]).map(|_| ());
+    }
     match state.defects.break_after {
         Some(most) if body.len() > most => {
             head(stream, 206, &headers, body.len())?;

@@ -217,7 +217,6 @@ impl Packer {
                 finite = all_finite(values);
             }
         }
-        source.release(offset, len);
         if finite { Ok(()) } else { Err(Error::NotFinite { tensor: tensor.name.clone(), row: first }) }
     }
 }

@@ -9,6 +9,8 @@ use std::{fs, io};
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
+use crate::new_file::NewFile;
+
 /// Part of its old value by which a figure may get worse, and above which an improvement is told.
 const TOLERANCE: f64 = 0.01;
 const CORNER: &str = "figure";
@@ -73,9 +75,8 @@ impl Record {
     /// If that is not possible.
     pub fn write(&self, path: &Path) -> Result<()> {
         let folder = path.parent().unwrap_or(Path::new("."));
-        fs::create_dir_all(folder)
-            .and_then(|()| fs::write(path, self.text()))
-            .with_context(|| format!("cannot write {}", path.display()))
+        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        Ok(NewFile::write_all_of(path, self.text().as_bytes())?)
     }
 
     fn parse(text: &str) -> Result<Self> {
