@@ -6,5 +6,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export ICLLAMA_SOAK_SECONDS="${1:-900}"
 [[ -e "${CARGO_TARGET_DIR:-target}/icllama.wasm.gz" ]] || scripts/build-canister.sh
-cargo build --locked -p local-runner
-exec cargo test --locked -p end-to-end --test end-to-end soak:: -- --ignored --nocapture --test-threads 2
+# As scripts/test.sh builds them, so that nothing is built twice: the tests, and the command.
+tests=(cargo test --locked --workspace --test end-to-end --test command)
+"${tests[@]}" --no-run
+exec "${tests[@]}" soak:: -- --ignored --nocapture --test-threads 2

@@ -127,15 +127,18 @@ impl Report {
         Self { tally, upgrades: samples.len() as u32, samples, end: Sample::take(icllama, at) }
     }
 
-    /// Fails if a number is not as it must be.
-    fn check(&self, users: u8) {
+    /// Fails if a number is not as it must be. In some seconds on a busy machine not everything happens.
+    fn check(&self, plan: Plan) {
         let Tally { created, finished, cancelled, abandoned, lost, unexpected, .. } = self.tally;
         assert_eq!((lost, unexpected), (0, 0));
         assert_eq!(created, finished + cancelled + abandoned, "each session has its end");
-        assert!(finished > 0 && cancelled > 0 && abandoned > 0 && self.upgrades > 0);
+        assert!(finished > 0 && self.upgrades > 0);
         assert_eq!(self.end.sessions, 0);
         let settled = self.samples[self.samples.len() / 3];
-        assert!(self.samples.iter().all(|sample| sample.open >= usize::from(users)), "too few sessions at once");
+        if plan.length >= Duration::from_secs(60) {
+            let all_open = |sample: &Sample| sample.open >= usize::from(plan.users);
+            assert!(cancelled > 0 && abandoned > 0 && self.samples.iter().all(all_open), "too little happened");
+        }
         let bound = 16 << 20;
         assert!(self.end.stable_bytes <= settled.stable_bytes + bound, "stable memory grows");
         assert!(self.end.heap_bytes <= settled.heap_bytes + bound, "the heap grows");
@@ -158,7 +161,7 @@ impl fmt::Display for Report {
 fn check(name: &str, plan: Plan, soak: fn(Plan) -> Report) {
     let report = soak(plan);
     println!("soak: {name}, {} users, {} s\n{report}", plan.users, plan.length.as_secs());
-    report.check(plan.users);
+    report.check(plan);
 }
 
 #[test]
