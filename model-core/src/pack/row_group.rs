@@ -57,6 +57,7 @@ impl Rows {
     fn write_blocks(&self, out: &mut [MaybeUninit<u8>], layout: Layout) {
         for (group, out) in out.chunks_exact_mut(layout.group_bytes()).enumerate() {
             match layout.group_columns {
+                _ if layout.width == Width::PackedFields => self.write_packed_group(out, layout, group),
                 HALF_COLUMNS => self.write_group::<HALF_COLUMNS>(out, layout, group),
                 TERNARY_COLUMNS => self.write_ternary_group(out, layout, group),
                 _ => self.write_group::<COLUMNS>(out, layout, group),
@@ -74,10 +75,20 @@ impl Rows {
                 let codes_out = write_scales::<C>(out, Width::Nibble, scales);
                 write_codes(codes_out, two_to_a_byte(codes).each_ref());
             }
-            Width::Fields => write_fields(write_scales::<C>(out, Width::Fields, scales), codes),
-            Width::PackedFields => write_packed_fields(write_scales::<C>(out, Width::PackedFields, scales), codes),
+            Width::Fields => {
+                let codes_out = write_scales::<C>(out, Width::Fields, scales);
+                let lanes = two_to_a_lane(codes);
+                write_units::<4, HALF>(codes_out, lanes.each_ref().map(|row| row.as_flattened().as_chunks().0));
+            }
             _ => write_codes(write_scales::<C>(out, Width::Byte, scales), codes),
         }
+    }
+
+    /// Writes all bytes of a group of packed fields.
+    #[inline(always)]
+    fn write_packed_group(&self, out: &mut [MaybeUninit<u8>], layout: Layout, group: usize) {
+        let (codes, scales) = self.group::<COLUMNS>(layout, group);
+        write_packed_fields(write_scales::<COLUMNS>(out, Width::PackedFields, scales), codes);
     }
 
     /// Writes all bytes of a group of codes of three values.
@@ -157,10 +168,15 @@ fn first_rows<T: Clone + Default>(buffer: &mut Vec<T>, len: usize, rows: usize) 
 /// Writes `[column pair][row][2]`.
 #[inline(always)]
 fn write_codes<const C: usize, const N: usize>(out: &mut [MaybeUninit<u8>], rows: [&[i8; C]; N]) {
-    let rows = rows.map(|row| row.as_chunks::<2>().0);
-    for (pair, out) in out.as_chunks_mut::<2>().0.as_chunks_mut::<N>().0.iter_mut().enumerate() {
+    write_units(out, rows.map(|row| row.as_chunks::<2>().0));
+}
+
+/// Writes `[unit][row][UNIT]`.
+#[inline(always)]
+fn write_units<const UNIT: usize, const N: usize>(out: &mut [MaybeUninit<u8>], rows: [&[[i8; UNIT]]; N]) {
+    for (unit, out) in out.as_chunks_mut::<UNIT>().0.as_chunks_mut::<N>().0.iter_mut().enumerate() {
         for (out, row) in out.iter_mut().zip(rows) {
-            *out = row[pair].map(|code| MaybeUninit::new(code as u8));
+            *out = row[unit].map(|byte| MaybeUninit::new(byte as u8));
         }
     }
 }
@@ -177,37 +193,37 @@ fn two_to_a_byte<const C: usize>(codes: [&[i8; C]; ROWS]) -> [[i8; C]; HALF] {
     bytes
 }
 
-/// Writes `[column pair][row of the first half][2]`: `code + 8 + 4096 * code'` of the row and its partner.
+/// `code + 8 + 4096 * code'` of each row of the first half and its partner in the second, little-endian.
 #[inline(always)]
-fn write_fields<const C: usize>(out: &mut [MaybeUninit<u8>], codes: [&[i8; C]; ROWS]) {
-    let codes = codes.map(|row| row.as_chunks::<2>().0);
-    for (pair, out) in out.as_chunks_mut::<4>().0.as_chunks_mut::<HALF>().0.iter_mut().enumerate() {
-        for (row, out) in out.iter_mut().enumerate() {
-            let (low, high) = (codes[row][pair], codes[row + HALF][pair]);
-            let lane = |i: usize| (i16::from(low[i] + 8) | i16::from(high[i]) << 12).to_le_bytes();
-            let [[a, b], [c, d]] = [lane(0), lane(1)];
-            *out = [a, b, c, d].map(MaybeUninit::new);
+fn two_to_a_lane<const C: usize>(codes: [&[i8; C]; ROWS]) -> [[[i8; 2]; C]; HALF] {
+    let mut lanes = [[[0; 2]; C]; HALF];
+    for (row, lanes) in lanes.iter_mut().enumerate() {
+        for (column, lane) in lanes.iter_mut().enumerate() {
+            *lane = [codes[row][column] + 8, codes[row + HALF][column] << 4];
         }
     }
+    lanes
 }
 
 /// Writes the same codes in lanes that overlap, and what stands behind them.
 #[inline(always)]
-fn write_packed_fields<const C: usize>(out: &mut [MaybeUninit<u8>], codes: [&[i8; C]; ROWS]) {
-    let codes = codes.map(|row| row.as_chunks::<QUAD>().0);
-    let (quads, spare) = out.as_chunks_mut::<QUAD_BYTES>();
-    let mut last = 0;
-    for (quad, out) in quads.iter_mut().enumerate() {
-        for (row, out) in out.as_chunks_mut::<QUAD>().0.iter_mut().enumerate() {
-            let (low, high) = (codes[row][quad], codes[row + HALF][quad]);
-            for (out, column) in out.iter_mut().zip([0, 2, 1, 3]) {
-                out.write(((low[column] + 8) | last << 4) as u8);
-                last = high[column];
-            }
+fn write_packed_fields(out: &mut [MaybeUninit<u8>], codes: [&[i8; COLUMNS]; ROWS]) {
+    const BYTES: usize = HALF * COLUMNS;
+    let bytes = two_to_a_byte(codes);
+    let rows = bytes.each_ref().map(|row| row.as_chunks::<QUAD>().0);
+    // Behind a zero, since high halves move to the next byte.
+    let mut turned = [0; 1 + BYTES];
+    for (quad, out) in turned[1..].as_chunks_mut::<QUAD>().0.as_chunks_mut::<HALF>().0.iter_mut().enumerate() {
+        for (out, row) in out.iter_mut().zip(rows) {
+            *out = [0, 2, 1, 3].map(|column| row[quad][column]);
         }
     }
-    for (out, code) in spare.iter_mut().zip([last << 4, 0, 0, 0]) {
-        out.write(code as u8);
+    let (lanes, spare) = out.split_at_mut(BYTES);
+    for (out, (high, low)) in lanes.iter_mut().zip(turned.iter().zip(&turned[1..])) {
+        out.write((low & 0x0f | high & !0x0f) as u8);
+    }
+    for (out, byte) in spare.iter_mut().zip([turned[BYTES] & !0x0f, 0, 0, 0]) {
+        out.write(byte as u8);
     }
 }
 
