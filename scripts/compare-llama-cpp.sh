@@ -3,7 +3,8 @@
 # Q4_1, Q4_0 and Q8_0, with 1 and 2 threads, in interleaved rounds of fresh processes. Not a part of the checks: run it
 # on a machine that does nothing else.
 #
-# Usage: scripts/compare-llama-cpp.sh [--rounds N] [--formats Q4_1,Q4_0,Q8_0] [--threads 1,2] [--record]
+# Usage: scripts/compare-llama-cpp.sh [--rounds N] [--formats Q4_1,Q4_0,Q8_0,Q4_1:8,Q4_0:8] [--threads 1,2] [--record]
+#   A format followed by :8 is run by icllama with activations of 8 bits, which llama.cpp has in any case.
 #   --record   also writes the result to bench/record/native-llama-cpp-DATE.json
 #
 # llama.cpp comes from the source distribution of the PyPI package llama-cpp-python, built here for this processor (a

@@ -33,9 +33,15 @@ def run(command):
     return json.loads(output), usage.ru_maxrss * 1024
 
 
-def icllama(options, model, threads):
+def activation_bits(name):
+    """16, or 8 if the format says so after a colon."""
+    return (name.split(":") + ["16"])[1]
+
+
+def icllama(options, name, model, threads):
     """One process: the first token belongs to the prompt, so one more is generated."""
     command = [options.icllama, "bench", model, "--threads", str(threads), "--json", "--repeat", "1"]
+    command += ["--activations", activation_bits(name)]
     command += ["--prompt-tokens", str(PROMPT_TOKENS), "--generate-tokens", str(GENERATED_TOKENS + 1)]
     report, resident = run(command)
     return {
@@ -49,7 +55,7 @@ def icllama(options, model, threads):
     }
 
 
-def llama_cpp(options, model, threads):
+def llama_cpp(_options, _name, model, threads):
     """One process. What Python holds before the library is loaded does not count."""
     command = [sys.executable, HERE / "llama.py", "measure", model, threads, PROMPT_TOKENS, GENERATED_TOKENS]
     return run(list(map(str, command)))[0]
@@ -60,12 +66,13 @@ def variants(options):
     source = pathlib.Path(options.model)
     files = {}
     for name in options.formats.split(","):
-        files[name] = source.with_name(source.name.replace("Q4_1", name))
+        kind = name.split(":")[0]
+        files[name] = source.with_name(source.name.replace("Q4_1", kind))
         if not files[name].exists():
             print(f"compare-llama-cpp: making {files[name]}", file=sys.stderr)
             part = files[name].with_suffix(".part")
             subprocess.run(
-                [sys.executable, HERE / "llama.py", "quantize", source, part, name], check=True
+                [sys.executable, HERE / "llama.py", "quantize", source, part, kind], check=True
             )
             part.rename(files[name])
     return files
@@ -82,7 +89,7 @@ def measure(options):
             pair = [("icllama", icllama), ("llama.cpp", llama_cpp)]
             # Every second round the other way round, so that neither profits from its place.
             for label, one in pair if done % 2 == 0 else reversed(pair):
-                runs[label].append(one(options, files[name], threads))
+                runs[label].append(one(options, name, files[name], threads))
     print("\r\033[K", end="", file=sys.stderr)
     return cells
 
@@ -118,14 +125,14 @@ def table(report):
     print(f"{report['processor']}, {report['cores']} cores; icllama {report['icllama']}; llama-cpp-python "
           f"{report['llama_cpp']}; {report['rounds']} rounds; median (least - greatest)\n")
     spread = "{:8.1f} ({:7.1f} -{:8.1f})".format
-    print(f"{'file':5} {'threads':>7}  {'':8} {'icllama':^27} {'llama.cpp':^27} {'unit':5} {'ratio':>6}  target")
+    print(f"{'file':6} {'threads':>7}  {'':8} {'icllama':^27} {'llama.cpp':^27} {'unit':5} {'ratio':>6}  target")
     for row in report["rows"]:
-        print(f"{row['format']:5} {row['threads']:7}  {row['measure']:8} {spread(*row['icllama'])} "
+        print(f"{row['format']:6} {row['threads']:7}  {row['measure']:8} {spread(*row['icllama'])} "
               f"{spread(*row['llama.cpp'])} {row['unit']:5} {row['ratio']:6.2f}  {row['target']} "
               f"{'' if row['met'] else '  missed'}")
     print("\nicllama's decode reads all weights once per token; the machine reads the same weights, and does nothing else, at:")
     for row in report["bandwidth"]:
-        print(f"{row['format']:5} {row['threads']:7}  {row['read_bytes_per_second'] / 1e9:6.1f} GB/s, of which decode uses "
+        print(f"{row['format']:6} {row['threads']:7}  {row['read_bytes_per_second'] / 1e9:6.1f} GB/s, of which decode uses "
               f"{row['used_bytes_per_second'] / 1e9:6.1f} GB/s = {row['share']:4.0%} ({row['bytes_per_token'] / 1e6:.1f} MB per token)")
 
 
@@ -141,7 +148,7 @@ def main():
     parser.add_argument("--icllama", required=True, help=argparse.SUPPRESS)
     parser.add_argument("--model", required=True, help=argparse.SUPPRESS)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--formats", default="Q4_1,Q4_0,Q8_0")
+    parser.add_argument("--formats", default="Q4_1,Q4_0,Q8_0,Q4_1:8,Q4_0:8")
     parser.add_argument("--threads", default="1,2")
     parser.add_argument("--record", action="store_true")
     options = parser.parse_args()
