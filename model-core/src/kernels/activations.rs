@@ -9,6 +9,7 @@ use super::tables::Tables;
 use crate::math::lanes::{F32x4, I32x4, ROUND, store_rounded};
 use crate::math::{all_finite, max_abs};
 use crate::pack::layout::{COLUMNS, HALF_COLUMNS, OFFSET_LIMIT};
+use crate::parallel::{self, Rows};
 
 /// A vector to be quantised holds a NaN or an infinity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -71,6 +72,8 @@ pub struct Forms {
     pub eight: bool,
     /// Some such matrix has offsets.
     pub eight_sums: bool,
+    /// Some such matrix is packed, on a machine that multiplies bytes.
+    pub eight_bytes: bool,
     /// Some coded matrix has codes of three values, which needs tables instead of codes.
     pub tables: bool,
     /// Some matrix is float.
@@ -86,6 +89,7 @@ impl Forms {
             half_sums: matrices.iter().any(|matrix| matrix.summed_columns() == Some(HALF_COLUMNS)),
             eight: matrices.iter().any(|matrix| matrix.is_fields()),
             eight_sums: matrices.iter().any(|matrix| matrix.is_fields() && matrix.has_offsets()),
+            eight_bytes: cfg!(target_arch = "x86_64") && matrices.iter().any(|matrix| matrix.is_packed_fields()),
             tables: matrices.iter().any(|matrix| matrix.is_ternary()),
             values: matrices.iter().any(|matrix| !matrix.is_coded()),
         }
@@ -96,9 +100,12 @@ impl Sums {
     /// Sums `codes` (`[tokens, groups, C]`).
     fn compute<const C: usize>(&mut self, codes: &[i16], groups: usize) -> Result<(), NonFinite> {
         let padded = groups.next_multiple_of(2);
-        self.sums.clear();
-        self.sums.extend(codes.as_chunks::<C>().0.iter().map(group_sum));
-        let tokens = self.sums.len() / groups;
+        let tokens = codes.len() / (groups * C);
+        self.sums.resize(tokens * groups, 0);
+        parallel::rows(Rows { values: &mut self.sums, columns: groups }, tokens, parallel::TOKENS, |first, sums| {
+            let codes = &codes.as_chunks::<C>().0[first * groups..];
+            sums.values.iter_mut().zip(codes).for_each(|(sum, codes)| *sum = group_sum(codes));
+        });
         self.codes.resize(tokens * padded, 0);
         self.scales.resize(tokens, 0.0);
         let tokens = self.sums.chunks_exact(groups).zip(self.codes.chunks_exact_mut(padded));
@@ -130,7 +137,7 @@ impl Activations {
         }
         self.eight.are_there = forms.eight;
         if forms.eight {
-            self.eight.compute(x, columns, forms.eight_sums)?;
+            self.eight.compute(x, columns, forms)?;
         }
         self.sums.are_there = forms.sums;
         self.half_sums.are_there = forms.half_sums;
@@ -140,11 +147,14 @@ impl Activations {
         }
         self.codes.resize(x.len(), 0);
         self.scales.resize(self.tokens, 0.0);
-        for ((x, codes), scale) in
-            x.chunks_exact(columns).zip(self.codes.chunks_exact_mut(columns)).zip(&mut self.scales)
-        {
-            *scale = quantize_into(x, LIMIT, codes)?;
-        }
+        let tables = (Rows { values: &mut self.codes, columns }, Rows { values: &mut self.scales, columns: 1 });
+        parallel::try_rows(tables, self.tokens, parallel::TOKENS, |first, (codes, scales)| {
+            let tokens = x[first * columns..].chunks_exact(columns).zip(codes.values.chunks_exact_mut(columns));
+            tokens.zip(scales.values).try_for_each(|((x, codes), scale)| {
+                *scale = quantize_into(x, LIMIT, codes)?;
+                Ok(())
+            })
+        })?;
         if forms.sums {
             self.sums.compute::<COLUMNS>(&self.codes, columns / COLUMNS)?;
         }

@@ -5,10 +5,13 @@
 //! from -8 to 7 fit the 12 bits of a field: `8 * (2015 / 8 + 8 * 0.5) = 2047`.
 
 use super::NonFinite;
-use super::activations::quantize_into;
+use super::activations::{Forms, quantize_into};
+#[cfg(target_arch = "x86_64")]
+use super::bytes;
 use crate::math::lanes::{F32x4, I32x4, ROUND, store_rounded};
 use crate::math::vectorize::{Work, vectorize};
 use crate::pack::layout::{COLUMNS, FIELD_COLUMNS, OFFSET_LIMIT};
+use crate::parallel::{self, Rows};
 
 /// Sums of eight products in a field before their codes are rounded, and what a field's sums begin with.
 const FIELD_LIMIT: f32 = 2015.0;
@@ -30,6 +33,9 @@ pub(super) struct Activations8 {
     pub has_sums: bool,
     /// `[tokens, columns]`
     pub codes: Vec<i16>,
+    /// The same as bytes, `[tokens, blocks]`, only where a matrix in packed fields asks for them
+    #[cfg(target_arch = "x86_64")]
+    pub bytes: Vec<bytes::Block>,
     /// `[tokens, blocks]`
     pub scales: Vec<f32>,
     /// What the sums of fields begin with, `2048 - 8 * Σ code`: `[tokens, blocks, 4]`
@@ -43,21 +49,43 @@ pub(super) struct Activations8 {
 }
 
 impl Activations8 {
-    /// Takes over the batch `x` (`[tokens, columns]`, whole blocks), with sums if there are offsets.
+    /// Takes over the batch `x` (`[tokens, columns]`, whole blocks) in the forms for fields.
     ///
     /// # Errors
     /// [`NonFinite`] if a value is infinite or NaN.
-    pub fn compute(&mut self, x: &[f32], columns: usize, has_sums: bool) -> Result<(), NonFinite> {
-        let blocks = columns / COLUMNS;
+    pub fn compute(&mut self, x: &[f32], columns: usize, forms: Forms) -> Result<(), NonFinite> {
         self.codes.resize(x.len(), 0);
         self.scales.resize(x.len() / COLUMNS, 0.0);
         self.biases.resize(x.len() / FIELD_COLUMNS, 0);
-        vectorize(Quantize { x, codes: &mut self.codes, scales: &mut self.scales, biases: &mut self.biases })?;
-        self.has_sums = has_sums;
-        if !has_sums {
-            return Ok(());
-        }
-        let (tokens, padded) = (x.len() / columns.max(1), blocks.next_multiple_of(2));
+        let codes = Rows { values: &mut self.codes, columns };
+        let scales = Rows { values: &mut self.scales, columns: columns / COLUMNS };
+        let biases = Rows { values: &mut self.biases, columns: columns / FIELD_COLUMNS };
+        let tokens = x.len() / columns.max(1);
+        parallel::try_rows((codes, (scales, biases)), tokens, parallel::TOKENS, |first, (codes, (scales, biases))| {
+            let x = &x[first * columns..][..codes.values.len()];
+            vectorize(Quantize { x, codes: codes.values, scales: scales.values, biases: biases.values })
+        })?;
+        #[cfg(target_arch = "x86_64")]
+        self.compute_bytes(if forms.eight_bytes { columns / COLUMNS } else { 0 }, tokens);
+        self.has_sums = forms.eight_sums;
+        if forms.eight_sums { self.compute_sums(columns) } else { Ok(()) }
+    }
+
+    /// The codes of so many blocks a token as bytes.
+    #[cfg(target_arch = "x86_64")]
+    fn compute_bytes(&mut self, blocks: usize, tokens: usize) {
+        self.bytes.resize(blocks * tokens, bytes::Block::default());
+        let (codes, biases) = (self.codes.as_chunks().0, self.biases.as_chunks().0);
+        parallel::rows(Rows { values: &mut self.bytes, columns: blocks }, tokens, parallel::TOKENS, |first, bytes| {
+            let (codes, biases) = (&codes[first * blocks..], &biases[first * blocks..]);
+            vectorize(ToBytes { codes, biases, bytes: bytes.values });
+        });
+    }
+
+    /// The sums of blocks of `columns` columns a token.
+    fn compute_sums(&mut self, columns: usize) -> Result<(), NonFinite> {
+        let blocks = columns / COLUMNS;
+        let (tokens, padded) = (self.codes.len() / columns.max(1), blocks.next_multiple_of(2));
         self.sum_codes.resize(tokens * padded, 0);
         self.sum_scales.resize(tokens, 0.0);
         let values = self.scales.chunks_exact(blocks).zip(self.biases.chunks_exact(blocks * EIGHTHS));
@@ -101,6 +129,26 @@ impl Work for Quantize<'_> {
     }
 }
 
+/// The bytes of the blocks of a batch.
+#[cfg(target_arch = "x86_64")]
+struct ToBytes<'a> {
+    codes: &'a [[i16; COLUMNS]],
+    biases: &'a [[i32; EIGHTHS]],
+    bytes: &'a mut [bytes::Block],
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Work for ToBytes<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        for (bytes, (codes, biases)) in self.bytes.iter_mut().zip(self.codes.iter().zip(self.biases)) {
+            *bytes = bytes::block(codes, block_sum(biases));
+        }
+    }
+}
+
 /// The scale of a block; 0 if it counts as zero.
 #[inline(always)]
 fn block_scale(x: &[f32; COLUMNS]) -> Result<f32, NonFinite> {
@@ -137,7 +185,7 @@ mod tests {
 
     fn quantized(x: &[f32]) -> Result<Activations8, NonFinite> {
         let mut activations = Activations8::default();
-        activations.compute(x, x.len(), true).map(|()| activations)
+        activations.compute(x, x.len(), Forms { eight_sums: true, ..Forms::default() }).map(|()| activations)
     }
 
     #[test]

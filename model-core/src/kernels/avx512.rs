@@ -4,7 +4,7 @@ use core::arch::asm;
 use core::arch::x86_64::*;
 
 use super::isa::{Isa, Rows, TOKENS};
-use super::x86_64::{Avx2, prefetch};
+use super::x86_64::prefetch;
 
 #[derive(Clone, Copy)]
 pub(super) struct Avx512;
@@ -89,25 +89,30 @@ impl Isa for Avx512 {
         unsafe {
             let low = Self::low_nibbles(shared);
             let (high, low) = (_mm512_sub_epi16(shared, low), _mm512_sub_epi16(low, _mm512_set1_epi16(8)));
-            let first = _mm512_set_epi64(13, 12, 5, 4, 9, 8, 1, 0);
-            let second = _mm512_set_epi64(15, 14, 7, 6, 11, 10, 3, 2);
-            [_mm512_permutex2var_epi64(low, first, high), _mm512_permutex2var_epi64(low, second, high)]
+            interleave(low, high)
         }
     }
 
     #[inline(always)]
-    unsafe fn packed_fields(at: *const u8) -> Self::Codes {
-        // SAFETY: see above.
-        unsafe { _mm512_castsi256_si512(Avx2::packed_fields(at)) }
-    }
-
-    #[inline(always)]
-    unsafe fn row_packed_fields(rows: Rows) -> Self::Codes {
+    unsafe fn row_quads(rows: Rows) -> [Self::Codes; 2] {
         // SAFETY: see above.
         unsafe {
-            let second = Avx2::packed_fields(rows.at.add(rows.next));
-            _mm512_inserti64x4::<1>(Self::packed_fields(rows.at), second)
+            let half_bytes = _mm512_set1_epi8(0x0f);
+            let low = _mm512_and_si512(Self::row_codes16(rows), half_bytes);
+            let high = _mm512_and_si512(_mm512_srli_epi16::<4>(Self::row_codes16(rows.add(1))), half_bytes);
+            interleave(low, _mm512_xor_si512(high, _mm512_set1_epi8(8)))
         }
+    }
+
+    #[inline(always)]
+    unsafe fn dot_add_quads(sum: Self::Ints, codes: Self::Codes, x: Self::Pair) -> Self::Ints {
+        // SAFETY: see above.
+        unsafe { multiply_add_quads(sum, codes, x) }
+    }
+
+    #[inline(always)]
+    unsafe fn ints(pair: Self::Pair) -> Self::Ints {
+        pair
     }
 
     #[inline(always)]
@@ -180,6 +185,18 @@ impl Isa for Avx512 {
     }
 }
 
+/// Of `low` and `high`, which have rows 0 to 3 and 4 to 7 of something and then of something else in each row group: all rows of
+/// the one, and all rows of the other.
+#[inline(always)]
+unsafe fn interleave(low: __m512i, high: __m512i) -> [__m512i; 2] {
+    // SAFETY: see above.
+    unsafe {
+        let one = _mm512_set_epi64(13, 12, 5, 4, 9, 8, 1, 0);
+        let other = _mm512_set_epi64(15, 14, 7, 6, 11, 10, 3, 2);
+        [_mm512_permutex2var_epi64(low, one, high), _mm512_permutex2var_epi64(low, other, high)]
+    }
+}
+
 /// `vpdpwssd`, written out: the compiler takes the intrinsic apart into a multiplication and an addition, which costs
 /// a quarter of the speed of a product.
 #[inline]
@@ -189,6 +206,23 @@ unsafe fn multiply_add_pairs(mut sum: __m512i, codes: __m512i, x: __m512i) -> __
     unsafe {
         asm!(
             "vpdpwssd {sum}, {codes}, {x}",
+            sum = inout(zmm_reg) sum,
+            codes = in(zmm_reg) codes,
+            x = in(zmm_reg) x,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    sum
+}
+
+/// `vpdpbusd`, written out for the same reason.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vnni")]
+unsafe fn multiply_add_quads(mut sum: __m512i, codes: __m512i, x: __m512i) -> __m512i {
+    // SAFETY: the instruction reads and writes these registers only.
+    unsafe {
+        asm!(
+            "vpdpbusd {sum}, {codes}, {x}",
             sum = inout(zmm_reg) sum,
             codes = in(zmm_reg) codes,
             x = in(zmm_reg) x,

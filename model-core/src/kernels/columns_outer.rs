@@ -437,7 +437,7 @@ unsafe fn pass<I: Isa, S: Source, const T: usize, const G: usize, const STRIP: u
     };
     // SAFETY: blocks and row groups lie inside the matrix and inside `y`; T tokens are left.
     unsafe {
-        let held = Held::<I, T, G>::load(PAIRS, product.codes.add(at * COLUMNS), product.codes_stride());
+        let held = Held::<I, T, G>::load(PAIRS, product.codes.add(at * COLUMNS), product.codes_stride);
         let groups = Groups::<I, S, T, G>::load(product, at);
         let x_scales = if S::SCALES_GROUPS { [I::splat(0.0); T] } else { splats::<I, T>(product.scales) };
         let mut offsets = Offsets::<I, T, STRIP>::load(product, 0);

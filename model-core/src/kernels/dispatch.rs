@@ -1,7 +1,11 @@
 //! Which instance of the kernels runs: chosen once per model, named in reports, never a matter of results.
 
 use super::attention::{self, Keys, SEGMENT, Values, Weights};
-use super::fields::Fields;
+#[cfg(target_arch = "x86_64")]
+use super::bytes::Bytes as PackedFields;
+#[cfg(not(target_arch = "x86_64"))]
+use super::fields::PackedFields;
+use super::fields::WideFields;
 #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
 use super::neon::Neon;
 use super::nibbles::Nibbles;
@@ -128,8 +132,8 @@ impl Kernel {
                 (Width::Byte, HALF_COLUMNS) => self.multiply_from::<Wide<HALF_COLUMNS>>(product, first, last),
                 (Width::Byte, _) => self.multiply_from::<Wide<COLUMNS>>(product, first, last),
                 (Width::Nibble, _) => self.multiply_from::<Nibbles>(product, first, last),
-                (Width::Fields, _) => self.multiply_from::<Fields<false>>(product, first, last),
-                (Width::PackedFields, _) => self.multiply_from::<Fields<true>>(product, first, last),
+                (Width::Fields, _) => self.multiply_from::<WideFields>(product, first, last),
+                (Width::PackedFields, _) => self.multiply_from::<PackedFields>(product, first, last),
                 (Width::Trits | Width::PackedTrits, _) => self.look_up(product, first, last),
             }
         }
@@ -174,7 +178,9 @@ impl Kernel {
             match self.0 {
                 Path::Scalar(_) => attention::scores::<Scalar>(keys, queries, used, scores),
                 #[cfg(target_arch = "x86_64")]
-                Path::Avx2 | Path::Avx512 => avx2::scores(keys, queries, used, scores),
+                Path::Avx2 => avx2::scores(keys, queries, used, scores),
+                #[cfg(target_arch = "x86_64")]
+                Path::Avx512 => avx512::scores(keys, queries, used, scores),
                 #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
                 Path::Neon => attention::scores::<Neon>(keys, queries, used, scores),
                 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
@@ -190,7 +196,9 @@ impl Kernel {
             match self.0 {
                 Path::Scalar(_) => attention::mix::<Scalar>(values, weights, used, out),
                 #[cfg(target_arch = "x86_64")]
-                Path::Avx2 | Path::Avx512 => avx2::mix(values, weights, used, out),
+                Path::Avx2 => avx2::mix(values, weights, used, out),
+                #[cfg(target_arch = "x86_64")]
+                Path::Avx512 => avx512::mix(values, weights, used, out),
                 #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
                 Path::Neon => attention::mix::<Neon>(values, weights, used, out),
                 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
@@ -210,25 +218,25 @@ mod avx2 {
     #[target_feature(enable = "avx2")]
     pub(super) unsafe fn multiply<S: Source>(product: Product, first: usize, last: usize) {
         // SAFETY: passed on from the caller.
-        unsafe { product::multiply::<Avx2, S>(product, first, last) }
+        unsafe { product::multiply::<Avx2<false>, S>(product, first, last) }
     }
 
     #[target_feature(enable = "avx2")]
     pub(super) unsafe fn look_up(product: Product, first: usize, last: usize) {
         // SAFETY: passed on from the caller.
-        unsafe { ternary::multiply::<Avx2>(product, first, last) }
+        unsafe { ternary::multiply::<Avx2<false>>(product, first, last) }
     }
 
     #[target_feature(enable = "avx2")]
     pub(super) unsafe fn scores(keys: Keys<'_>, queries: &[i16], used: usize, scores: &mut [[f32; SEGMENT]]) {
         // SAFETY: passed on from the caller.
-        unsafe { attention::scores::<Avx2>(keys, queries, used, scores) }
+        unsafe { attention::scores::<Avx2<false>>(keys, queries, used, scores) }
     }
 
     #[target_feature(enable = "avx2")]
     pub(super) unsafe fn mix(values: Values<'_>, weights: &[Weights], used: usize, out: &mut [f32]) {
         // SAFETY: passed on from the caller.
-        unsafe { attention::mix::<Avx2>(values, weights, used, out) }
+        unsafe { attention::mix::<Avx2<false>>(values, weights, used, out) }
     }
 }
 
@@ -238,7 +246,8 @@ mod avx512 {
     use super::super::avx512::Avx512;
     use super::super::isa::Isa;
     use super::super::source::Source;
-    use super::{Product, avx2, product};
+    use super::super::x86_64::Avx2;
+    use super::{Keys, Product, SEGMENT, Values, Weights, attention, avx2, product};
 
     /// Whether this machine has every instruction of [`Avx512`].
     pub(super) fn is_available() -> bool {
@@ -251,18 +260,25 @@ mod avx512 {
     }
 
     /// Row groups two by two; a last one alone takes the narrower path.
+    #[target_feature(enable = "avx2,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
     pub(super) unsafe fn multiply<S: Source>(product: Product, first: usize, last: usize) {
         let paired = last - (last - first) % Avx512::ROW_GROUPS;
-        // SAFETY: passed on from the caller; AVX-512 includes AVX2.
+        // SAFETY: passed on from the caller.
         unsafe {
-            multiply_pairs::<S>(product, first, paired);
+            product::multiply::<Avx512, S>(product, first, paired);
             avx2::multiply::<S>(product, paired, last);
         }
     }
 
     #[target_feature(enable = "avx2,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-    unsafe fn multiply_pairs<S: Source>(product: Product, first: usize, last: usize) {
+    pub(super) unsafe fn scores(keys: Keys<'_>, queries: &[i16], used: usize, scores: &mut [[f32; SEGMENT]]) {
         // SAFETY: passed on from the caller.
-        unsafe { product::multiply::<Avx512, S>(product, first, last) }
+        unsafe { attention::scores::<Avx2<true>>(keys, queries, used, scores) }
+    }
+
+    #[target_feature(enable = "avx2,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+    pub(super) unsafe fn mix(values: Values<'_>, weights: &[Weights], used: usize, out: &mut [f32]) {
+        // SAFETY: passed on from the caller.
+        unsafe { attention::mix::<Avx2<true>>(values, weights, used, out) }
     }
 }

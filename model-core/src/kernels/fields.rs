@@ -10,14 +10,77 @@
 //! WebAssembly, lanes are taken apart to `code` and `4096 * code'`, and multiplied one after the other. All sums are exact. The
 //! factor 4096 goes into the scale, which stands in memory divided by it. So every way gives the same bits.
 
+use core::marker::PhantomData;
+
 use super::activations8::FIELD_BIAS;
-use super::isa::{Isa, Rows, for_16, for_tokens};
+use super::isa::{Isa, Rows, for_16};
 use super::product::Product;
-use super::source::{Inputs, PAIRS, Source};
+use super::source::{Inputs, PAIRS, Source, multiply_shared};
 use crate::pack::layout::{COLUMNS, FIELD_COLUMNS, QUAD_BYTES, Width};
 
-/// Two rows to a lane, and lanes side by side or PACKED.
-pub(super) struct Fields<const PACKED: bool>;
+/// How lanes stand in memory.
+pub(super) trait Lanes {
+    const WIDTH: Width;
+
+    /// The lanes of a column pair, for four lanes.
+    ///
+    /// # Safety
+    /// As [`Isa`]; the pair belongs to the group at `codes`.
+    unsafe fn pair<I: Isa>(codes: *const u8, pair: usize) -> I::Codes;
+
+    /// The lanes of pairs `2 * step` and `2 * step + 1` of each row group, for eight lanes or more.
+    ///
+    /// # Safety
+    /// As [`Isa`]; the pairs belong to the groups at `codes`.
+    unsafe fn two_pairs<I: Isa>(codes: Rows, step: usize) -> I::Codes;
+}
+
+/// Side by side.
+pub(super) struct Wide;
+
+impl Lanes for Wide {
+    const WIDTH: Width = Width::Fields;
+
+    #[inline(always)]
+    unsafe fn pair<I: Isa>(codes: *const u8, pair: usize) -> I::Codes {
+        // SAFETY: passed on.
+        unsafe { I::codes16(codes.add(pair * QUAD_BYTES).cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn two_pairs<I: Isa>(codes: Rows, step: usize) -> I::Codes {
+        // SAFETY: passed on.
+        unsafe { I::row_codes16(codes.add(2 * QUAD_BYTES * step)) }
+    }
+}
+
+/// A byte apart; x86 has something better, see [`super::bytes`].
+#[cfg(not(target_arch = "x86_64"))]
+pub(super) struct Packed;
+
+#[cfg(not(target_arch = "x86_64"))]
+impl Lanes for Packed {
+    const WIDTH: Width = Width::PackedFields;
+
+    #[inline(always)]
+    unsafe fn pair<I: Isa>(codes: *const u8, pair: usize) -> I::Codes {
+        // SAFETY: passed on.
+        unsafe { I::packed_fields(codes.add(pair / 2 * QUAD_BYTES + pair % 2)) }
+    }
+
+    #[inline(always)]
+    unsafe fn two_pairs<I: Isa>(codes: Rows, step: usize) -> I::Codes {
+        // SAFETY: passed on; row groups share registers on x86 only.
+        unsafe { I::packed_fields(codes.add(QUAD_BYTES * step).at) }
+    }
+}
+
+/// Two rows to a lane.
+pub(super) struct Fields<L>(PhantomData<L>);
+
+pub(super) type WideFields = Fields<Wide>;
+#[cfg(not(target_arch = "x86_64"))]
+pub(super) type PackedFields = Fields<Packed>;
 
 /// Fields of a block.
 const EIGHTHS: usize = COLUMNS / FIELD_COLUMNS;
@@ -38,22 +101,7 @@ pub(super) struct Block<I: Isa> {
     scale: I::Floats,
 }
 
-impl<const PACKED: bool> Fields<PACKED> {
-    const WIDTH: Width = if PACKED { Width::PackedFields } else { Width::Fields };
-
-    /// The lanes of a column pair, for four lanes.
-    #[inline(always)]
-    unsafe fn lanes<I: Isa>(codes: *const u8, pair: usize) -> I::Codes {
-        // SAFETY: the caller names a pair of the group at `codes`.
-        unsafe {
-            if PACKED {
-                I::packed_fields(codes.add(pair / 2 * QUAD_BYTES + pair % 2))
-            } else {
-                I::codes16(codes.add(pair * QUAD_BYTES).cast())
-            }
-        }
-    }
-
+impl<L: Lanes> Fields<L> {
     /// The sums of the low rows and, in `high`, of the high rows.
     #[inline(always)]
     unsafe fn multiply_fields<I: Isa>(
@@ -72,7 +120,7 @@ impl<const PACKED: bool> Fields<PACKED> {
                     const PAIR: usize = EIGHTH * FIELD_PAIRS + STEP;
                     let lanes = &raw mut (*kept).lanes[PAIR];
                     if first {
-                        lanes.write(Self::lanes::<I>(codes, PAIR));
+                        lanes.write(L::pair::<I>(codes, PAIR));
                     }
                     sums = I::dot_add(sums, lanes.read(), x(PAIR));
                 }, 0 1 2 3);
@@ -85,9 +133,9 @@ impl<const PACKED: bool> Fields<PACKED> {
     }
 }
 
-impl<const PACKED: bool> Source for Fields<PACKED> {
+impl<L: Lanes> Source for Fields<L> {
     const GROUP_COLUMNS: usize = COLUMNS;
-    const CODE_BYTES: usize = Self::WIDTH.code_bytes(COLUMNS);
+    const CODE_BYTES: usize = L::WIDTH.code_bytes(COLUMNS);
     const SCALES_GROUPS: bool = true;
 
     type Group<I: Isa> = Block<I>;
@@ -112,24 +160,7 @@ impl<const PACKED: bool> Source for Fields<PACKED> {
     #[inline(always)]
     unsafe fn multiply<I: Isa, const T: usize>(codes: Rows, x: impl Inputs<I>) -> [I::Ints; T] {
         // SAFETY: the lanes of two pairs stand in 32 bytes at `codes`, or packed in 17.
-        unsafe {
-            let mut sums = [I::zero(); T];
-            for_16!(STEP, {
-                if STEP < PAIRS / 2 {
-                    let lanes = if PACKED {
-                        I::row_packed_fields(codes.add(QUAD_BYTES * STEP))
-                    } else {
-                        I::row_codes16(codes.add(2 * QUAD_BYTES * STEP))
-                    };
-                    let [one, two] = I::unpack(lanes);
-                    for_tokens!(TOKEN < T, {
-                        sums[TOKEN] = I::dot_add(sums[TOKEN], one, x.pair(TOKEN, 2 * STEP));
-                        sums[TOKEN] = I::dot_add(sums[TOKEN], two, x.pair(TOKEN, 2 * STEP + 1));
-                    });
-                }
-            });
-            sums
-        }
+        unsafe { multiply_shared::<I, T>(x, |step| L::two_pairs::<I>(codes, step)) }
     }
 
     type Kept<I: Isa> = Kept<I>;

@@ -86,13 +86,17 @@ pub(super) trait Isa: Copy {
     /// pair after the other; with 4, rows 0 to 3 of one pair, and the result rows 0 to 3 and rows 4 to 7.
     unsafe fn unpack(shared: Self::Codes) -> [Self::Codes; 2];
     /// The packed lanes (see [`super::fields`]) at `at`; with 8 lanes or more, then those of the byte after it.
+    #[cfg(not(target_arch = "x86_64"))]
     unsafe fn packed_fields(at: *const u8) -> Self::Codes;
-    /// [`Isa::packed_fields`] of each row group.
-    #[inline(always)]
-    unsafe fn row_packed_fields(rows: Rows) -> Self::Codes {
-        // SAFETY: as `row_codes8`.
-        unsafe { Self::packed_fields(rows.at) }
-    }
+    /// Of two neighbouring column quads of packed fields in each row group, the codes plus 8 of each: `[output][4]`, bytes.
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn row_quads(rows: Rows) -> [Self::Codes; 2];
+    /// `sum[i] + Σ codes[i][k] * x[k]` over four bytes, of which those of `codes` are below 16 and those of `x` have a sign.
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn dot_add_quads(sum: Self::Ints, codes: Self::Codes, x: Self::Pair) -> Self::Ints;
+    /// A pair as the number whose halves it is, the low one first.
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn ints(pair: Self::Pair) -> Self::Ints;
     /// The low 12 bits.
     unsafe fn low_fields(ints: Self::Ints) -> Self::Ints;
     /// `value` for each output.

@@ -2,10 +2,12 @@
 
 use std::ops::Range;
 
+#[cfg(target_arch = "x86_64")]
+use super::bytes;
 use super::product::Product;
 use super::{Activations, Kernel, float};
 use crate::pack::Matrix;
-use crate::pack::layout::{HALF_COLUMNS, Layout, ROWS};
+use crate::pack::layout::{HALF_COLUMNS, Layout, ROWS, Width};
 use crate::pack::matrix::View;
 use crate::parallel;
 
@@ -82,7 +84,7 @@ fn product_of(Coded { bytes, layout, w, x }: Coded<'_>, output: Output) -> Produ
     let width = layout.width;
     let sums = if layout.group_columns == HALF_COLUMNS { &x.half_sums } else { &x.sums };
     let are_there = match width {
-        _ if width.is_fields() => x.eight.are_there && (x.eight.has_sums || !layout.has_offsets),
+        _ if width.is_fields() => x.eight.are_there && has_bytes(x, width) && (x.eight.has_sums || !layout.has_offsets),
         _ if width.is_ternary() => x.tables.are_there,
         _ => x.codes.len() == x.tokens() * w.columns() && (sums.are_there || w.summed_columns().is_none()),
     };
@@ -91,6 +93,7 @@ fn product_of(Coded { bytes, layout, w, x }: Coded<'_>, output: Output) -> Produ
         row_groups: bytes.as_ptr(),
         layout,
         codes: x.codes.as_ptr(),
+        codes_stride: w.columns(),
         tables: x.tables.bytes.as_ptr(),
         scales: x.scales.as_ptr(),
         block_scales: x.eight.scales.as_ptr(),
@@ -102,6 +105,14 @@ fn product_of(Coded { bytes, layout, w, x }: Coded<'_>, output: Output) -> Produ
         y_stride: output.stride,
     };
     match width {
+        #[cfg(target_arch = "x86_64")]
+        Width::PackedFields => Product {
+            codes: x.eight.bytes.as_ptr().cast(),
+            codes_stride: layout.groups * bytes::BLOCK_CODES,
+            sum_codes: x.eight.sum_codes.as_ptr(),
+            sum_scales: x.eight.sum_scales.as_ptr(),
+            ..product
+        },
         _ if width.is_fields() => Product {
             codes: x.eight.codes.as_ptr(),
             sums: x.eight.biases.as_ptr(),
@@ -114,6 +125,18 @@ fn product_of(Coded { bytes, layout, w, x }: Coded<'_>, output: Output) -> Produ
         }
         _ => product,
     }
+}
+
+/// Whether the activations are there as bytes, if products with codes of this width read these.
+#[cfg(target_arch = "x86_64")]
+fn has_bytes(x: &Activations, width: Width) -> bool {
+    width != Width::PackedFields || x.eight.bytes.len() == x.eight.scales.len()
+}
+
+/// Products with codes of any width do without bytes.
+#[cfg(not(target_arch = "x86_64"))]
+fn has_bytes(_x: &Activations, _width: Width) -> bool {
+    true
 }
 
 fn float_rows(weights: &[f32], w: &Matrix, x: &Activations, output: Output, range: Range<usize>) {

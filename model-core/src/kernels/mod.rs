@@ -10,6 +10,8 @@ mod activations8;
 mod attention;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod bytes;
 mod columns_outer;
 mod dispatch;
 mod fields;

@@ -12,9 +12,9 @@
 //! stands in memory divided by it; both are powers of two, so that every product has the bits that it has with a byte for
 //! each code.
 
-use super::isa::{Isa, Rows, for_16, for_tokens};
+use super::isa::{Isa, Rows, for_16};
 use super::product::Product;
-use super::source::{Inputs, PAIRS, Source};
+use super::source::{Inputs, PAIRS, Source, multiply_shared};
 use crate::pack::layout::{COLUMNS, ROWS, Width};
 
 /// Two rows to a byte.
@@ -47,19 +47,7 @@ impl Source for Nibbles {
     #[inline(always)]
     unsafe fn multiply<I: Isa, const T: usize>(codes: Rows, x: impl Inputs<I>) -> [I::Ints; T] {
         // SAFETY: 8 bytes stand at `codes` for each pair.
-        unsafe {
-            let mut sums = [I::zero(); T];
-            for_16!(STEP, {
-                if STEP < PAIRS / 2 {
-                    let [one, two] = I::unpack(I::row_codes8(codes.add(2 * PAIR_BYTES * STEP)));
-                    for_tokens!(TOKEN < T, {
-                        sums[TOKEN] = I::dot_add(sums[TOKEN], one, x.pair(TOKEN, 2 * STEP));
-                        sums[TOKEN] = I::dot_add(sums[TOKEN], two, x.pair(TOKEN, 2 * STEP + 1));
-                    });
-                }
-            });
-            sums
-        }
+        unsafe { multiply_shared::<I, T>(x, |step| I::row_codes8(codes.add(2 * PAIR_BYTES * step))) }
     }
 
     type Kept<I: Isa> = Kept<I>;

@@ -34,8 +34,10 @@ pub(super) struct Product {
     pub row_groups: *const u8,
     /// Of the row groups.
     pub layout: Layout,
-    /// `[tokens, group_columns * groups]`, read unless codes have three values
+    /// `[tokens, codes_stride]`, read unless codes have three values
     pub codes: *const i16,
+    /// Activation codes of a token: columns, or what else stands for them, see [`Source::INPUT_CODES`].
+    pub codes_stride: usize,
     /// `[tokens, groups, 32, 64]`, read only if codes have three values
     pub tables: *const u8,
     /// `[tokens]`, read unless each block has its own scale
@@ -58,11 +60,6 @@ pub(super) struct Product {
 }
 
 impl Product {
-    /// Activation codes of a token.
-    pub(super) fn codes_stride(self) -> usize {
-        self.layout.groups * self.layout.group_columns
-    }
-
     /// Bytes of a token's tables.
     pub(super) fn tables_stride(self) -> usize {
         self.layout.groups * GROUP_TABLES_BYTES
@@ -82,7 +79,7 @@ impl Product {
         // SAFETY: the caller keeps `token` within the batch. What need not be there only wraps.
         unsafe {
             Self {
-                codes: self.codes.wrapping_add(token * self.codes_stride()),
+                codes: self.codes.wrapping_add(token * self.codes_stride),
                 tables: self.tables.wrapping_add(token * self.tables_stride()),
                 scales: self.scales.wrapping_add(token),
                 block_scales: self.block_scales.wrapping_add(token * self.layout.groups),
@@ -150,7 +147,7 @@ pub(super) unsafe fn group_step<I: Isa, S: Source, const T: usize>(
     // SAFETY: as above.
     unsafe {
         let sums = S::multiply::<I, T>(group, x);
-        let scale = I::row_floats(group.add(S::CODE_BYTES));
+        let scale = S::row_scales::<I>(group.add(S::CODE_BYTES));
         for_tokens!(TOKEN < T, {
             acc[TOKEN] = add_group::<I, S>(acc[TOKEN], sums[TOKEN], scale, inputs(TOKEN));
         });

@@ -11,7 +11,7 @@ use crate::pack::layout::ROWS;
 /// As [`super::product::multiply`]; T tokens are left.
 #[inline(always)]
 pub(super) unsafe fn multiply<I: Isa, S: Source, const T: usize>(product: Product, first: usize, last: usize) {
-    let (layout, codes_stride, sums_stride) = (product.layout, product.codes_stride(), product.sums_stride());
+    let (layout, sums_stride) = (product.layout, product.sums_stride());
     // SAFETY: row groups `first..last` lie inside the matrix and inside `y`; sums are there if sections are.
     unsafe {
         let next = layout.row_group_bytes();
@@ -24,7 +24,7 @@ pub(super) unsafe fn multiply<I: Isa, S: Source, const T: usize>(product: Produc
             }
             let mut group = weights.add(layout.strip_bytes());
             for at in 0..layout.groups {
-                let x = InMemory { codes: product.codes.add(at * S::GROUP_COLUMNS), stride: codes_stride };
+                let x = InMemory { codes: product.codes.add(at * S::INPUT_CODES), stride: product.codes_stride };
                 if T == 1 {
                     // The weights pass by once; a batch finds them in the cache.
                     I::prefetch_next(group, S::GROUP_BYTES);

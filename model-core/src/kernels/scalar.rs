@@ -1,6 +1,8 @@
 //! The reference instance of [`Isa`]: plain Rust, on every target.
 
 use super::isa::Isa;
+#[cfg(target_arch = "x86_64")]
+use super::isa::Rows;
 use super::ternary::Lookup;
 
 #[derive(Clone, Copy)]
@@ -64,12 +66,45 @@ impl Isa for Scalar {
         })
     }
 
+    #[cfg(not(target_arch = "x86_64"))]
     #[inline(always)]
     unsafe fn packed_fields(at: *const u8) -> Self::Codes {
         // SAFETY: the caller vouches for 17 bytes at `at`.
         let [one, two] = [0, 1].map(|i| unsafe { at.add(i).cast::<[[i16; 2]; 4]>().read_unaligned() });
         let lanes = |i: usize| if i < 4 { one[i] } else { two[i - 4] };
         std::array::from_fn(|i| lanes(i).map(|lane| lane & !0x0ff0))
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn row_quads(rows: Rows) -> [Self::Codes; 2] {
+        // SAFETY: the caller vouches for 33 bytes at `rows`.
+        let [low, high] = [0, 1].map(|i| unsafe { rows.at.add(i).cast::<[[[u8; 4]; 4]; 2]>().read_unaligned() });
+        let pairs = |[a, b, c, d]: [u8; 4]| [[a, b], [c, d]].map(i16::from_le_bytes);
+        [0, 1].map(|quad| {
+            std::array::from_fn(|row| match row.checked_sub(4) {
+                None => pairs(low[quad][row].map(|byte| byte & 0x0f)),
+                Some(row) => pairs(high[quad][row].map(|byte| byte >> 4 ^ 8)),
+            })
+        })
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn dot_add_quads(mut sum: Self::Ints, codes: Self::Codes, x: Self::Pair) -> Self::Ints {
+        for (sum, codes) in sum.iter_mut().zip(codes) {
+            for (codes, x) in codes.into_iter().zip(x) {
+                let products = codes.to_le_bytes().into_iter().zip(x.to_le_bytes());
+                *sum += products.map(|(code, x)| i32::from(code) * i32::from(x as i8)).sum::<i32>();
+            }
+        }
+        sum
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn ints([low, high]: Self::Pair) -> Self::Ints {
+        [i32::from(high) << 16 | i32::from(low as u16); 8]
     }
 
     #[inline(always)]

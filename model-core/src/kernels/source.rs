@@ -46,6 +46,8 @@ pub(super) trait Source {
     const GROUPS: usize = COLUMNS / Self::GROUP_COLUMNS;
     /// Bytes of a block.
     const BLOCK_BYTES: usize = Self::GROUPS * Self::GROUP_BYTES;
+    /// Codes from the activations of a group to those of the next one.
+    const INPUT_CODES: usize = Self::GROUP_COLUMNS;
     /// Whether activations have a scale for each group instead of one in all.
     const SCALES_GROUPS: bool = false;
 
@@ -65,6 +67,16 @@ pub(super) trait Source {
     #[inline(always)]
     unsafe fn scale<I: Isa>(products: I::Floats, _group: Self::Group<I>) -> I::Floats {
         products
+    }
+
+    /// The scales of the rows of a group, which stand at `scales`.
+    ///
+    /// # Safety
+    /// As [`Isa`].
+    #[inline(always)]
+    unsafe fn row_scales<I: Isa>(scales: Rows) -> I::Floats {
+        // SAFETY: passed on.
+        unsafe { I::row_floats(scales) }
     }
 
     /// [`add_blocks`], as a method of the source: the compiler knows which one only when all parameters are known, and so does not
@@ -128,18 +140,7 @@ impl<const C: usize> Source for Wide<C> {
     #[inline(always)]
     unsafe fn multiply<I: Isa, const T: usize>(codes: Rows, x: impl Inputs<I>) -> [I::Ints; T] {
         // SAFETY: 16 bytes stand at `codes` for each pair.
-        unsafe {
-            let mut sums = [I::zero(); T];
-            for_16!(PAIR, {
-                if 2 * PAIR < C {
-                    let codes = I::row_codes8(codes.add(2 * ROWS * PAIR));
-                    for_tokens!(TOKEN < T, {
-                        sums[TOKEN] = I::dot_add(sums[TOKEN], codes, x.pair(TOKEN, PAIR));
-                    });
-                }
-            });
-            sums
-        }
+        unsafe { multiply_pairs::<I, T>(C / 2, x, |pair| I::row_codes8(codes.add(2 * ROWS * pair))) }
     }
 
     type Kept<I: Isa> = [[I::Codes; PAIRS]; 2];
@@ -181,16 +182,54 @@ pub(super) unsafe fn multiply_offsets<I: Isa, const T: usize>(
     x: impl Inputs<I>,
 ) -> [I::Ints; T] {
     // SAFETY: 32 bytes stand at `codes` for each pair.
+    unsafe { multiply_pairs::<I, T>(pairs, x, |pair| I::row_codes16(codes.add(OFFSET_PAIR_BYTES * pair))) }
+}
+
+/// For T tokens, `Σ code * x_code` of every row over `pairs` pairs of columns, whose codes `codes` gives.
+///
+/// # Safety
+/// As [`Isa`]; `x` has T tokens and as many pairs.
+#[inline(always)]
+unsafe fn multiply_pairs<I: Isa, const T: usize>(
+    pairs: usize,
+    x: impl Inputs<I>,
+    codes: impl Fn(usize) -> I::Codes,
+) -> [I::Ints; T] {
+    // SAFETY: passed on.
     unsafe {
         let mut sums = [I::zero(); T];
         for_16!(PAIR, {
             if PAIR < pairs {
-                let codes = I::row_codes16(codes.add(OFFSET_PAIR_BYTES * PAIR));
+                let codes = codes(PAIR);
                 for_tokens!(TOKEN < T, {
                     sums[TOKEN] = I::dot_add(sums[TOKEN], codes, x.pair(TOKEN, PAIR));
                 });
             }
         });
+        sums
+    }
+}
+
+/// The same over a block whose codes stand two to a lane, for eight lanes or more: `shared` gives the codes of pairs `2 * step`
+/// and `2 * step + 1` as [`Isa::unpack`] takes them.
+///
+/// # Safety
+/// As [`Isa`]; `x` has T tokens and all pairs.
+#[inline(always)]
+pub(super) unsafe fn multiply_shared<I: Isa, const T: usize>(
+    x: impl Inputs<I>,
+    shared: impl Fn(usize) -> I::Codes,
+) -> [I::Ints; T] {
+    // SAFETY: passed on.
+    unsafe {
+        let mut sums = [I::zero(); T];
+        for_16!(@ STEP, {
+            let [one, two] = I::unpack(shared(STEP));
+            for_tokens!(TOKEN < T, {
+                sums[TOKEN] = I::dot_add(sums[TOKEN], one, x.pair(TOKEN, 2 * STEP));
+                sums[TOKEN] = I::dot_add(sums[TOKEN], two, x.pair(TOKEN, 2 * STEP + 1));
+            });
+        }, 0 1 2 3 4 5 6 7);
         sums
     }
 }

@@ -1,16 +1,18 @@
-//! The AVX2 instance of [`Isa`]: intrinsics only.
+//! The AVX2 instance of [`Isa`]: instructions only.
 
+use core::arch::asm;
 use core::arch::x86_64::*;
 
 use super::isa::{Isa, Rows};
 use super::ternary::Lookup;
 
+/// AVX2, with VNNI together with the instructions that machines with AVX-512 have for vectors of this width.
 #[derive(Clone, Copy)]
-pub(super) struct Avx2;
+pub(super) struct Avx2<const VNNI: bool>;
 
-// SAFETY of every block below: the callers of an `Isa` vouch for AVX2 (a `Kernel` that names it exists only after
-// detection) and for the memory behind pointers; all loads and stores are the unaligned forms.
-impl Isa for Avx2 {
+// SAFETY of every block below: the callers of an `Isa` vouch for AVX2, and with VNNI for AVX-512 VL and VNNI (a `Kernel` that
+// names them exists only after detection), and for the memory behind pointers; all loads and stores are the unaligned forms.
+impl<const VNNI: bool> Isa for Avx2<VNNI> {
     const LANES: usize = 8;
 
     type Ints = __m256i;
@@ -52,7 +54,9 @@ impl Isa for Avx2 {
     #[inline(always)]
     unsafe fn dot_add(sum: Self::Ints, codes: Self::Codes, x: Self::Pair) -> Self::Ints {
         // SAFETY: see above.
-        unsafe { _mm256_add_epi32(sum, _mm256_madd_epi16(codes, x)) }
+        unsafe {
+            if VNNI { multiply_add_pairs(sum, codes, x) } else { _mm256_add_epi32(sum, _mm256_madd_epi16(codes, x)) }
+        }
     }
 
     #[inline(always)]
@@ -67,17 +71,33 @@ impl Isa for Avx2 {
         unsafe {
             let low = Self::low_nibbles(shared);
             let (high, low) = (_mm256_sub_epi16(shared, low), _mm256_sub_epi16(low, _mm256_set1_epi16(8)));
-            [_mm256_permute2x128_si256::<0x20>(low, high), _mm256_permute2x128_si256::<0x31>(low, high)]
+            interleave(low, high)
         }
     }
 
     #[inline(always)]
-    unsafe fn packed_fields(at: *const u8) -> Self::Codes {
+    unsafe fn row_quads(rows: Rows) -> [Self::Codes; 2] {
         // SAFETY: see above.
         unsafe {
-            let lanes = _mm256_loadu2_m128i(at.add(1).cast(), at.cast());
-            _mm256_andnot_si256(_mm256_set1_epi16(0x0ff0), lanes)
+            let half_bytes = _mm256_set1_epi8(0x0f);
+            let low = _mm256_and_si256(Self::codes16(rows.at.cast()), half_bytes);
+            let high = _mm256_and_si256(_mm256_srli_epi16::<4>(Self::codes16(rows.at.add(1).cast())), half_bytes);
+            interleave(low, _mm256_xor_si256(high, _mm256_set1_epi8(8)))
         }
+    }
+
+    #[inline(always)]
+    unsafe fn dot_add_quads(sum: Self::Ints, codes: Self::Codes, x: Self::Pair) -> Self::Ints {
+        // SAFETY: see above.
+        unsafe {
+            let pairs = _mm256_maddubs_epi16(codes, x);
+            Self::dot_add(sum, pairs, _mm256_set1_epi16(1))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn ints(pair: Self::Pair) -> Self::Ints {
+        pair
     }
 
     #[inline(always)]
@@ -141,7 +161,15 @@ impl Isa for Avx2 {
     }
 }
 
-impl Lookup for Avx2 {
+/// Of `low` and `high`, which have rows 0 to 3 and 4 to 7 of something and then of something else: all rows of the one, and all
+/// rows of the other.
+#[inline(always)]
+unsafe fn interleave(low: __m256i, high: __m256i) -> [__m256i; 2] {
+    // SAFETY: see above.
+    unsafe { [_mm256_permute2x128_si256::<0x20>(low, high), _mm256_permute2x128_si256::<0x31>(low, high)] }
+}
+
+impl<const VNNI: bool> Lookup for Avx2<VNNI> {
     type Indices = __m256i;
     type Table = __m256i;
     type Shorts = __m256i;
@@ -191,6 +219,23 @@ impl Lookup for Avx2 {
             _mm256_add_epi32(wide(low), _mm256_slli_epi32::<8>(wide(high)))
         }
     }
+}
+
+/// `vpdpwssd`, written out: the compiler takes the intrinsic apart into a multiplication and an addition.
+#[inline]
+#[target_feature(enable = "avx512vl,avx512vnni")]
+unsafe fn multiply_add_pairs(mut sum: __m256i, codes: __m256i, x: __m256i) -> __m256i {
+    // SAFETY: the instruction reads and writes these registers only.
+    unsafe {
+        asm!(
+            "vpdpwssd {sum}, {codes}, {x}",
+            sum = inout(ymm_reg) sum,
+            codes = in(ymm_reg) codes,
+            x = in(ymm_reg) x,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    sum
 }
 
 /// Asks for the cache lines of `bytes` bytes, which need not exist.

@@ -33,8 +33,19 @@ fn sum_of_squares(x: &[f32]) -> f32 {
 
 /// `gate = gate * sigmoid(gate) * up` (Shazeer 2020, SwiGLU), with the fast exponential: relative error below 4e-6.
 pub fn silu_mul(gate: &mut [f32], up: &[f32]) {
-    let (one, factor) = (F32x4::splat(1.0), F32x4::splat(-std::f32::consts::LOG2_E));
-    update(gate, up, |gate, up| gate / (one + (gate * factor).exp2()) * up);
+    vectorize(SiluMul(gate, up));
+}
+
+struct SiluMul<'a>(&'a mut [f32], &'a [f32]);
+
+impl Work for SiluMul<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let (one, factor) = (F32x4::splat(1.0), F32x4::splat(-std::f32::consts::LOG2_E));
+        update(self.0, self.1, |gate, up| gate / (one + (gate * factor).exp2()) * up);
+    }
 }
 
 /// `gate = gelu(gate) * up`, with the Gaussian error linear unit (Hendrycks and Gimpel 2016) in its approximation by a

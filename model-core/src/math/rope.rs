@@ -2,6 +2,7 @@
 //! crate, so that all targets get the same bits.
 
 use super::elementwise::{rotate_halves, update_by_two};
+use crate::parallel::{self, Rows};
 
 /// Rotations over the original context above which a pair keeps its frequency, and below which it is interpolated
 /// (`beta_fast` and `beta_slow` of YaRN, Peng et al. 2023).
@@ -129,20 +130,26 @@ impl Angles {
         if tokens == 0 {
             return;
         }
-        let width = x.len() / tokens;
-        let turns = self.cosines.chunks_exact(row).zip(self.sines.chunks_exact(row));
-        for (x, (cosines, sines)) in x.chunks_exact_mut(width).zip(turns) {
-            for head in x.chunks_exact_mut(head_dim) {
-                let turned = &mut head[..self.rotary_dim];
-                match self.pairing {
-                    Pairing::Neighbours => {
-                        update_by_two(turned, cosines, sines, |x, cosine, sine| x * cosine + x.swap_pairs() * sine);
-                    }
-                    Pairing::Halves => {
-                        let (first, second) = turned.split_at_mut(row);
-                        rotate_halves(first, second, cosines, sines);
-                    }
+        let columns = x.len() / tokens;
+        parallel::rows(Rows { values: x, columns }, tokens, parallel::TOKENS, |first, x| {
+            let turns = self.cosines.chunks_exact(row).zip(self.sines.chunks_exact(row)).skip(first);
+            for (x, (cosines, sines)) in x.values.chunks_exact_mut(columns).zip(turns) {
+                for head in x.chunks_exact_mut(head_dim) {
+                    self.turn(&mut head[..self.rotary_dim], cosines, sines);
                 }
+            }
+        });
+    }
+
+    #[inline(always)]
+    fn turn(&self, head: &mut [f32], cosines: &[f32], sines: &[f32]) {
+        match self.pairing {
+            Pairing::Neighbours => {
+                update_by_two(head, cosines, sines, |x, cosine, sine| x * cosine + x.swap_pairs() * sine);
+            }
+            Pairing::Halves => {
+                let (first, second) = head.split_at_mut(cosines.len());
+                rotate_halves(first, second, cosines, sines);
             }
         }
     }

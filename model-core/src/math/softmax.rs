@@ -1,6 +1,7 @@
 //! The softmax of attention, and its weights as integer codes.
 
 use super::lanes::{F32x4, ROUND, store_rounded, sum};
+use super::vectorize::{Work, vectorize};
 
 /// Positions that share a scale.
 const SEGMENT: usize = crate::kernels::SEGMENT;
@@ -45,13 +46,51 @@ impl Softmax {
         limit: f32,
         codes: &mut [i16; SEGMENT],
     ) -> f32 {
+        vectorize(Weigh { softmax: self, scores, scales, limit, codes })
+    }
+
+    /// The products of eight exponentials with their scales.
+    #[inline(always)]
+    fn eight(&mut self, scores: &[f32; 8], scales: &[f32; 8]) -> [F32x4; 2] {
+        let (scores, scales) = (scores.as_chunks().0, scales.as_chunks().0);
+        let powers = [self.power(&scores[0]), self.power(&scores[1])];
+        self.sums = [self.sums[0] + powers[0], self.sums[1] + powers[1]];
+        [powers[0] * F32x4::load(&scales[0]), powers[1] * F32x4::load(&scales[1])]
+    }
+
+    #[inline(always)]
+    fn power(&self, scores: &[f32; 4]) -> F32x4 {
+        ((F32x4::load(scores) - self.most) * self.factor).exp2_below_limit()
+    }
+
+    /// The sum of all exponentials so far.
+    pub fn sum(&self) -> f32 {
+        sum(self.sums)
+    }
+}
+
+/// [`Softmax::weigh`] by its arguments.
+struct Weigh<'a> {
+    softmax: &'a mut Softmax,
+    scores: &'a [f32; SEGMENT],
+    scales: &'a [f32; SEGMENT],
+    limit: f32,
+    codes: &'a mut [i16; SEGMENT],
+}
+
+impl Work for Weigh<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn run(self) -> f32 {
+        let Self { softmax, scores, scales, limit, codes } = self;
         let (scores, scales) = (scores.as_chunks::<8>().0, scales.as_chunks::<8>().0);
         // Written out, so that the weights stay in registers.
         let weights = [
-            self.eight(&scores[0], &scales[0]),
-            self.eight(&scores[1], &scales[1]),
-            self.eight(&scores[2], &scales[2]),
-            self.eight(&scores[3], &scales[3]),
+            softmax.eight(&scores[0], &scales[0]),
+            softmax.eight(&scores[1], &scales[1]),
+            softmax.eight(&scores[2], &scales[2]),
+            softmax.eight(&scores[3], &scales[3]),
         ];
         let larger = |a: [F32x4; 2], b: [F32x4; 2]| [a[0].or_larger(b[0]), a[1].or_larger(b[1])];
         let [a, b] = larger(larger(weights[0], weights[1]), larger(weights[2], weights[3]));
@@ -65,20 +104,5 @@ impl Softmax {
             store_rounded(weights.map(|weight| weight * inverse + F32x4::splat(ROUND)), codes);
         }
         largest / limit
-    }
-
-    /// The products of eight exponentials with their scales.
-    #[inline(always)]
-    fn eight(&mut self, scores: &[f32; 8], scales: &[f32; 8]) -> [F32x4; 2] {
-        let (scores, scales) = (scores.as_chunks().0, scales.as_chunks().0);
-        let power = |i: usize| ((F32x4::load(&scores[i]) - self.most) * self.factor).exp2_below_limit();
-        let powers = [power(0), power(1)];
-        self.sums = [self.sums[0] + powers[0], self.sums[1] + powers[1]];
-        [powers[0] * F32x4::load(&scales[0]), powers[1] * F32x4::load(&scales[1])]
-    }
-
-    /// The sum of all exponentials so far.
-    pub fn sum(&self) -> f32 {
-        sum(self.sums)
     }
 }

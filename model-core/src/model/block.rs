@@ -8,6 +8,7 @@ use super::weights::Block;
 use super::{Error, Model, Part, ffn};
 use crate::kernels::{Forms, NonFinite};
 use crate::math::{add_assign, all_finite, rms_norm, rms_norm_into};
+use crate::parallel::{self, Rows};
 use crate::profile::Stage;
 
 /// Which layer, and where its batch begins.
@@ -93,7 +94,7 @@ fn attention(
         norm_in_place(normed, weight, config.norm_epsilon);
         profile.mark(Stage::Norm);
     }
-    add_assign(x, normed);
+    by_tokens(x, normed, dim, add_assign);
     profile.mark(Stage::Residual);
     Ok(())
 }
@@ -126,13 +127,26 @@ fn project(model: &Model, weights: &Block, layer: usize, scratch: &mut Scratch) 
 
 /// Normalises every row of `x`, `[rows, weight.len()]`.
 pub(super) fn norm_in_place(x: &mut [f32], weight: &[f32], epsilon: f32) {
-    x.chunks_exact_mut(weight.len()).for_each(|x| rms_norm(x, weight, epsilon));
+    let (columns, rows) = (weight.len(), x.len() / weight.len());
+    parallel::rows(Rows { values: x, columns }, rows, parallel::TOKENS, |_, x| {
+        x.values.chunks_exact_mut(columns).for_each(|x| rms_norm(x, weight, epsilon));
+    });
 }
 
 /// Normalises every row of `x`, `[tokens, dim]`.
 pub(super) fn norm(x: &[f32], weight: &[f32], epsilon: f32, out: &mut Vec<f32>) {
     out.resize(x.len(), 0.0);
-    for (x, out) in x.chunks_exact(weight.len()).zip(out.chunks_exact_mut(weight.len())) {
-        rms_norm_into(x, weight, epsilon, out);
-    }
+    let (columns, rows) = (weight.len(), x.len() / weight.len());
+    parallel::rows(Rows { values: out, columns }, rows, parallel::TOKENS, |first, out| {
+        let rows = x[first * columns..].chunks_exact(columns).zip(out.values.chunks_exact_mut(columns));
+        rows.for_each(|(x, out)| rms_norm_into(x, weight, epsilon, out));
+    });
+}
+
+/// `work(x, y)` with as many rows of both, `[tokens, columns]`.
+pub(super) fn by_tokens(x: &mut [f32], y: &[f32], columns: usize, work: impl Fn(&mut [f32], &[f32]) + Sync) {
+    let tokens = x.len() / columns;
+    parallel::rows(Rows { values: x, columns }, tokens, parallel::TOKENS, |first, x| {
+        work(x.values, &y[first * columns..][..x.values.len()]);
+    });
 }

@@ -1,6 +1,6 @@
 //! The gated feed-forward network of one layer.
 
-use super::block::{NonFiniteIn, norm, norm_in_place};
+use super::block::{NonFiniteIn, by_tokens, norm, norm_in_place};
 use super::forward::Scratch;
 use super::weights::Block;
 use super::{Model, Part};
@@ -26,10 +26,15 @@ pub(super) fn forward(model: &Model, weights: &Block, x: &mut [f32], scratch: &m
     profile.mark(Stage::Gate);
     weights.up.multiply(kernel, activations, up);
     profile.mark(Stage::Up);
-    match config.activation {
-        Activation::Silu => silu_mul(gate, up),
-        Activation::Gelu => gelu_mul(gate, up),
-    }
+    by_tokens(
+        gate,
+        up,
+        config.hidden,
+        match config.activation {
+            Activation::Silu => silu_mul,
+            Activation::Gelu => gelu_mul,
+        },
+    );
     profile.mark(Stage::Swiglu);
     activations.quantize(gate, config.hidden, Forms::of(&[&weights.down.weight])).map_err(Part::FeedForward.err())?;
     profile.mark(Stage::Quantize);
@@ -40,6 +45,6 @@ pub(super) fn forward(model: &Model, weights: &Block, x: &mut [f32], scratch: &m
         norm_in_place(normed, weight, config.norm_epsilon);
         profile.mark(Stage::Norm);
     }
-    add_assign(x, normed);
+    by_tokens(x, normed, config.dim, add_assign);
     Ok(())
 }

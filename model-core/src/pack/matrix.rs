@@ -68,6 +68,11 @@ impl Matrix {
         matches!(&self.data, Data::Coded { layout, .. } if layout.width.is_fields())
     }
 
+    /// Whether these are packed.
+    pub(crate) fn is_packed_fields(&self) -> bool {
+        matches!(&self.data, Data::Coded { layout, .. } if layout.width == Width::PackedFields)
+    }
+
     /// Whether it has an offset strip.
     pub(crate) fn has_offsets(&self) -> bool {
         matches!(&self.data, Data::Coded { layout, .. } if layout.has_offsets)
