@@ -2,6 +2,7 @@
 
 mod access;
 mod budget;
+mod faults;
 mod hostile;
 mod kernels;
 mod life;

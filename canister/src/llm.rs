@@ -4,7 +4,9 @@
 
 use std::time::Duration;
 
-use ic_cdk::api::{canister_self, msg_caller, msg_deadline, msg_reject, msg_reply, time};
+use ic_cdk::api::{
+    CanisterStatusCode, canister_self, canister_status, msg_caller, msg_deadline, msg_reject, msg_reply, time,
+};
 use ic_cdk::call::{Call, CallFailed, RejectCode};
 
 use crate::access::CHAT_STEP;
@@ -51,8 +53,12 @@ impl Chat {
         // Waits for as long as it takes: the callee is this canister, which always answers.
         match Call::unbounded_wait(canister_self(), CHAT_STEP).with_arg(self.0).await {
             Ok(stepped) => stepped.candid::<Result<bool, String>>().map_err(|error| error.to_string())?,
-            // It trapped, maybe over another's session.
-            Err(CallFailed::CallRejected(rejection)) if rejection.reject_code() == Ok(RejectCode::CanisterError) => {
+            // It trapped, maybe over another's session. A canister that is being stopped rejects its own calls alike, and would
+            // never come to its end if it went on calling.
+            Err(CallFailed::CallRejected(rejection))
+                if rejection.reject_code() == Ok(RejectCode::CanisterError)
+                    && canister_status() == CanisterStatusCode::Running =>
+            {
                 let lost = by_itself(|service| service.chat_step_lost(rejection.reject_message()));
                 lost.map(|()| false).map_err(|error| error.to_string())
             }
