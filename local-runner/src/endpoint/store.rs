@@ -25,9 +25,11 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::encoding::hex;
-use super::keys::{Secrets, SubnetKeys};
+use super::keys::SubnetKeys;
 use crate::shim::replica::{CanisterSnapshot, Memories, Memory, Progress, RestoreError, Visit};
 use crate::shim::{Canister, Replica};
+
+mod secrets;
 
 /// The form of the folder.
 const FORMAT: u32 = 1;
@@ -82,13 +84,6 @@ pub enum StoreError {
     /// Calls are open, which cannot be kept.
     #[error("canisters are still waiting for answers; the folder keeps what was saved before")]
     Busy,
-}
-
-/// The keys as they are kept.
-#[derive(Serialize, Deserialize)]
-struct KeysFile {
-    root_secret: String,
-    node_secret: String,
 }
 
 /// What is kept of the replica.
@@ -165,7 +160,7 @@ impl Store {
             builder.recursive(true).mode(0o700).create(&part).map_err(io_error("make", &part))?;
         }
         let lock = lock(folder)?;
-        let keys = keys(&folder.join("keys.json"))?;
+        let keys = secrets::keys(&folder.join("keys.json"))?;
         Ok((Self { folder: folder.to_owned(), serial: 0, kept: BTreeMap::new(), _lock: lock }, keys))
     }
 
@@ -377,39 +372,6 @@ fn check_format(path: &Path, text: &[u8]) -> Result<(), StoreError> {
     }
     let Head { format } = serde_json::from_slice(text).map_err(|error| damaged(path, error))?;
     if format == FORMAT { Ok(()) } else { Err(StoreError::Format { path: path.to_owned(), found: format }) }
-}
-
-/// The keys in a file, or new ones, which are put there.
-fn keys(path: &Path) -> Result<SubnetKeys, StoreError> {
-    match fs::read(path) {
-        Ok(text) => {
-            let file: KeysFile = serde_json::from_slice(&text).map_err(|error| damaged(path, error))?;
-            let secrets = secret(&file.root_secret).zip(secret(&file.node_secret));
-            let keys = secrets.and_then(|(root, node)| SubnetKeys::from_secrets(&Secrets { root, node }));
-            keys.ok_or_else(|| damaged(path, "its secrets are no keys"))
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let keys = SubnetKeys::random();
-            let Secrets { root, node } = keys.secrets();
-            let file = KeysFile { root_secret: hex(&root), node_secret: hex(&node) };
-            let text = serde_json::to_vec(&file).map_err(|error| damaged(path, error))?;
-            replace(path, &text)?;
-            Ok(keys)
-        }
-        Err(error) => Err(io_error("read", path)(error)),
-    }
-}
-
-fn secret(digits: &str) -> Option<[u8; 32]> {
-    let mut bytes = [0; 32];
-    let digits = digits.as_bytes();
-    if digits.len() != 2 * bytes.len() {
-        return None;
-    }
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
-    }
-    Some(bytes)
 }
 
 /// Writes a file, for its owner only, that appears whole in place of the one before.
