@@ -2,11 +2,14 @@
 
 mod access;
 mod budget;
+mod extremes;
 mod faults;
+mod fuzz_corpus;
 mod hostile;
 mod kernels;
 mod life;
 mod llm;
+mod malformed;
 mod model_based;
 mod module;
 mod parity;

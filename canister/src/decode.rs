@@ -22,12 +22,25 @@ const SKIPPING_QUOTA: usize = 10_000;
 /// No argument's type table comes near this.
 const MAX_HEADER_BYTES: usize = 16 << 10;
 
-/// The one argument of a method.
+/// A message that is no argument of the method.
+#[derive(Debug, thiserror::Error)]
+#[error("the argument cannot be decoded: {0}")]
+pub struct Refused(candid::Error);
+
+/// The one argument of a method; a message that has none traps.
 pub fn argument<T: CandidType + DeserializeOwned>(message: Vec<u8>) -> T {
+    decoded(&message).unwrap_or_else(|refused| trap(refused.to_string()))
+}
+
+/// The one argument of a method.
+///
+/// # Errors
+/// The message is something else, or costs too much to decode.
+pub fn decoded<T: CandidType + DeserializeOwned>(message: &[u8]) -> Result<T, Refused> {
     // An empty message stands for no arguments; an optional one is then absent.
-    let bytes = if message.is_empty() { b"DIDL\0\0".as_slice() } else { &message };
-    let decoded = decode_args_with_config::<(T,)>(bytes, &config());
-    decoded.map_or_else(|error| refuse(&error), |(argument,)| argument)
+    let bytes = if message.is_empty() { b"DIDL\0\0" } else { message };
+    let (argument,) = decode_args_with_config::<(T,)>(bytes, &config()).map_err(Refused)?;
+    Ok(argument)
 }
 
 /// A chunk of an upload, still in its message.
@@ -38,13 +51,20 @@ pub struct ChunkMessage {
     bytes: Range<usize>,
 }
 
-/// The argument of `upload_chunk`: only looked at, never copied.
+/// The argument of `upload_chunk`: only looked at, never copied; a message that has none traps.
 pub fn chunk(message: Vec<u8>) -> ChunkMessage {
-    let decoded = decode_args_with_config::<(UploadChunk<'_>,)>(&message, &config());
-    let (chunk,) = decoded.unwrap_or_else(|error| refuse(&error));
+    decoded_chunk(message).unwrap_or_else(|refused| trap(refused.to_string()))
+}
+
+/// The argument of `upload_chunk`.
+///
+/// # Errors
+/// As [`decoded`].
+pub fn decoded_chunk(message: Vec<u8>) -> Result<ChunkMessage, Refused> {
+    let (chunk,) = decode_args_with_config::<(UploadChunk<'_>,)>(&message, &config()).map_err(Refused)?;
     let start = chunk.bytes.as_ptr().addr().saturating_sub(message.as_ptr().addr());
     let (upload_id, offset, bytes) = (chunk.upload_id, chunk.offset, start..start + chunk.bytes.len());
-    ChunkMessage { message, upload_id, offset, bytes }
+    Ok(ChunkMessage { message, upload_id, offset, bytes })
 }
 
 impl ChunkMessage {
@@ -78,10 +98,6 @@ fn config() -> DecoderConfig {
         .set_max_header_len(MAX_HEADER_BYTES)
         .set_full_error_message(false);
     config
-}
-
-fn refuse(error: &candid::Error) -> ! {
-    trap(format!("the argument cannot be decoded: {error}"))
 }
 
 #[cfg(test)]

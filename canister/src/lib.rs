@@ -4,7 +4,7 @@
 pub mod access;
 pub mod api;
 pub mod budget;
-mod decode;
+pub mod decode;
 pub mod directory;
 pub mod env;
 pub mod generate;

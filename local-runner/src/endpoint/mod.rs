@@ -37,7 +37,11 @@ mod store;
 mod streaming;
 mod tree;
 
+pub use api::Refusal;
+pub use effective::Effective;
+pub use envelope::{EnvelopeError, Request};
 pub use executor::{Log, Pace};
+pub use signature::SignatureError;
 pub use store::StoreError;
 
 use crate::http::{ListenError, Listener, RateLimit, Server};
