@@ -143,8 +143,8 @@ impl Trial {
 
     /// Nothing happens by itself: the last call again.
     fn repeat_last_call(&mut self) {
-        let calls = (0..self.at).filter(|at| self.client.call(self.client.plan.ops[*at]).is_some());
-        let at = std::mem::replace(&mut self.at, calls.last().unwrap());
+        let mut calls = (0..self.at).filter(|at| self.client.call(self.client.plan.ops[*at]).is_some());
+        let at = std::mem::replace(&mut self.at, calls.next_back().unwrap());
         self.perform(None);
         self.at = at;
     }

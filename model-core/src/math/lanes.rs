@@ -200,6 +200,30 @@ macro_rules! operator {
 }
 operator!(Add add Sub sub Mul mul Div div);
 
+/// The 16-bit lanes `code + 8 + 4096 * code'` of sixteen codes of a row and its partner's, little-endian.
+#[inline(always)]
+pub(crate) fn field_lanes(low: &[i8; 16], high: &[i8; 16]) -> [[i8; 16]; 2] {
+    backend::field_lanes(low, high)
+}
+
+/// Of each four bytes the first and the third, then the second and the fourth.
+#[inline(always)]
+pub(crate) fn swap_middles(quads: &[i8; 16]) -> [i8; 16] {
+    backend::swap_middles(quads)
+}
+
+/// The low half of each byte of `at`, and the high half of the byte before it, which is for the first the last of `before`.
+#[inline(always)]
+pub(crate) fn half_bytes(before: &[i8; 16], at: &[i8; 16]) -> [i8; 16] {
+    backend::half_bytes(before, at)
+}
+
+/// The units of 2 or 4 bytes of N rows, N a power of two: the first of each row, then the second of each, and so on.
+#[inline(always)]
+pub(crate) fn turn<const UNIT: usize, const N: usize>(rows: [&[i8; 16]; N]) -> [[i8; 16]; N] {
+    backend::turn::<UNIT, N>(rows)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

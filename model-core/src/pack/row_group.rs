@@ -9,6 +9,7 @@ use super::layout::{
 use super::memory::Bytes;
 use crate::kernels::{NonFinite, quantize_into};
 use crate::math::all_finite;
+use crate::math::lanes::{field_lanes, half_bytes, swap_middles, turn};
 use crate::math::vectorize::{Work, vectorize};
 
 /// Rows in half a row group: as many pairs of rows share bytes in blocks of nibbles.
@@ -57,7 +58,7 @@ impl Rows {
     fn write_blocks(&self, out: &mut [MaybeUninit<u8>], layout: Layout) {
         for (group, out) in out.chunks_exact_mut(layout.group_bytes()).enumerate() {
             match layout.group_columns {
-                _ if layout.width == Width::PackedFields => self.write_packed_group(out, layout, group),
+                _ if layout.width.is_fields() => self.write_field_group(out, layout, group),
                 HALF_COLUMNS => self.write_group::<HALF_COLUMNS>(out, layout, group),
                 TERNARY_COLUMNS => self.write_ternary_group(out, layout, group),
                 _ => self.write_group::<COLUMNS>(out, layout, group),
@@ -75,20 +76,19 @@ impl Rows {
                 let codes_out = write_scales::<C>(out, Width::Nibble, scales);
                 write_codes(codes_out, two_to_a_byte(codes).each_ref());
             }
-            Width::Fields => {
-                let codes_out = write_scales::<C>(out, Width::Fields, scales);
-                let lanes = two_to_a_lane(codes);
-                write_units::<4, HALF>(codes_out, lanes.each_ref().map(|row| row.as_flattened().as_chunks().0));
-            }
             _ => write_codes(write_scales::<C>(out, Width::Byte, scales), codes),
         }
     }
 
-    /// Writes all bytes of a group of packed fields.
+    /// Writes all bytes of a group of fields.
     #[inline(always)]
-    fn write_packed_group(&self, out: &mut [MaybeUninit<u8>], layout: Layout, group: usize) {
+    fn write_field_group(&self, out: &mut [MaybeUninit<u8>], layout: Layout, group: usize) {
         let (codes, scales) = self.group::<COLUMNS>(layout, group);
-        write_packed_fields(write_scales::<COLUMNS>(out, Width::PackedFields, scales), codes);
+        if layout.width == Width::PackedFields {
+            write_packed_fields(write_scales::<COLUMNS>(out, Width::PackedFields, scales), codes);
+        } else {
+            write_fields(write_scales::<COLUMNS>(out, Width::Fields, scales), codes);
+        }
     }
 
     /// Writes all bytes of a group of codes of three values.
@@ -168,15 +168,16 @@ fn first_rows<T: Clone + Default>(buffer: &mut Vec<T>, len: usize, rows: usize) 
 /// Writes `[column pair][row][2]`.
 #[inline(always)]
 fn write_codes<const C: usize, const N: usize>(out: &mut [MaybeUninit<u8>], rows: [&[i8; C]; N]) {
-    write_units(out, rows.map(|row| row.as_chunks::<2>().0));
+    write_units::<2, N>(out, rows.map(|row| row.as_chunks().0));
 }
 
 /// Writes `[unit][row][UNIT]`.
 #[inline(always)]
-fn write_units<const UNIT: usize, const N: usize>(out: &mut [MaybeUninit<u8>], rows: [&[[i8; UNIT]]; N]) {
-    for (unit, out) in out.as_chunks_mut::<UNIT>().0.as_chunks_mut::<N>().0.iter_mut().enumerate() {
-        for (out, row) in out.iter_mut().zip(rows) {
-            *out = row[unit].map(|byte| MaybeUninit::new(byte as u8));
+fn write_units<const UNIT: usize, const N: usize>(out: &mut [MaybeUninit<u8>], rows: [&[[i8; 16]]; N]) {
+    for (i, out) in out.as_chunks_mut::<16>().0.as_chunks_mut::<N>().0.iter_mut().enumerate() {
+        let turned = turn::<UNIT, N>(rows.map(|row| &row[i]));
+        for (out, turned) in out.iter_mut().zip(turned) {
+            *out = turned.map(|byte| MaybeUninit::new(byte as u8));
         }
     }
 }
@@ -193,16 +194,16 @@ fn two_to_a_byte<const C: usize>(codes: [&[i8; C]; ROWS]) -> [[i8; C]; HALF] {
     bytes
 }
 
-/// `code + 8 + 4096 * code'` of each row of the first half and its partner in the second, little-endian.
+/// Writes `[column pair][row of the first half][2]`: `code + 8 + 4096 * code'` of the row and its partner.
 #[inline(always)]
-fn two_to_a_lane<const C: usize>(codes: [&[i8; C]; ROWS]) -> [[[i8; 2]; C]; HALF] {
-    let mut lanes = [[[0; 2]; C]; HALF];
-    for (row, lanes) in lanes.iter_mut().enumerate() {
-        for (column, lane) in lanes.iter_mut().enumerate() {
-            *lane = [codes[row][column] + 8, codes[row + HALF][column] << 4];
-        }
-    }
-    lanes
+fn write_fields(out: &mut [MaybeUninit<u8>], codes: [&[i8; COLUMNS]; ROWS]) {
+    // Never zeros first: filling is charged by the byte in a canister.
+    let lanes: [[[i8; 16]; COLUMNS / 8]; HALF] = core::array::from_fn(|row| {
+        let (low, high) = (codes[row].as_chunks().0, codes[row + HALF].as_chunks().0);
+        let ([a, b], [c, d]) = (field_lanes(&low[0], &high[0]), field_lanes(&low[1], &high[1]));
+        [a, b, c, d]
+    });
+    write_units::<4, HALF>(out, lanes.each_ref().map(|row| row.as_slice()));
 }
 
 /// Writes the same codes in lanes that overlap, and what stands behind them.
@@ -210,19 +211,17 @@ fn two_to_a_lane<const C: usize>(codes: [&[i8; C]; ROWS]) -> [[[i8; 2]; C]; HALF
 fn write_packed_fields(out: &mut [MaybeUninit<u8>], codes: [&[i8; COLUMNS]; ROWS]) {
     const BYTES: usize = HALF * COLUMNS;
     let bytes = two_to_a_byte(codes);
-    let rows = bytes.each_ref().map(|row| row.as_chunks::<QUAD>().0);
-    // Behind a zero, since high halves move to the next byte.
-    let mut turned = [0; 1 + BYTES];
-    for (quad, out) in turned[1..].as_chunks_mut::<QUAD>().0.as_chunks_mut::<HALF>().0.iter_mut().enumerate() {
-        for (out, row) in out.iter_mut().zip(rows) {
-            *out = [0, 2, 1, 3].map(|column| row[quad][column]);
+    let rows = bytes.each_ref().map(|row| row.as_chunks::<16>().0);
+    let (lanes, spare) = out.split_at_mut(BYTES);
+    let mut before = [0; 16];
+    for (i, out) in lanes.as_chunks_mut::<16>().0.as_chunks_mut::<HALF>().0.iter_mut().enumerate() {
+        for (out, quads) in out.iter_mut().zip(turn::<QUAD, HALF>(rows.map(|row| &row[i]))) {
+            let at = swap_middles(&quads);
+            *out = half_bytes(&before, &at).map(|byte| MaybeUninit::new(byte as u8));
+            before = at;
         }
     }
-    let (lanes, spare) = out.split_at_mut(BYTES);
-    for (out, (high, low)) in lanes.iter_mut().zip(turned.iter().zip(&turned[1..])) {
-        out.write((low & 0x0f | high & !0x0f) as u8);
-    }
-    for (out, byte) in spare.iter_mut().zip([turned[BYTES] & !0x0f, 0, 0, 0]) {
+    for (out, byte) in spare.iter_mut().zip([before[15] & !0x0f, 0, 0, 0]) {
         out.write(byte as u8);
     }
 }

@@ -142,3 +142,31 @@ pub(super) fn add_ints(a: Ints, b: Ints) -> Ints {
 pub(super) fn total(x: Ints) -> i32 {
     x.into_iter().fold(0, i32::wrapping_add)
 }
+
+#[inline(always)]
+pub(super) fn field_lanes(low: &[i8; 16], high: &[i8; 16]) -> [[i8; 16]; 2] {
+    let lane = |i: usize| [low[i] + 8, high[i] << 4];
+    [0, 8].map(|first| from_fn(|i| lane(first + i / 2)[i % 2]))
+}
+
+#[inline(always)]
+pub(super) fn swap_middles(quads: &[i8; 16]) -> [i8; 16] {
+    from_fn(|i| quads[i / 4 * 4 + [0, 2, 1, 3][i % 4]])
+}
+
+#[inline(always)]
+pub(super) fn half_bytes(before: &[i8; 16], at: &[i8; 16]) -> [i8; 16] {
+    from_fn(|i| at[i] & 0x0f | if i == 0 { before[15] } else { at[i - 1] } & !0x0f)
+}
+
+#[inline(always)]
+pub(super) fn turn<const UNIT: usize, const N: usize>(rows: [&[i8; 16]; N]) -> [[i8; 16]; N] {
+    let mut turned = [[0; 16]; N];
+    let units = turned.as_flattened_mut().as_chunks_mut::<UNIT>().0.as_chunks_mut::<N>().0;
+    for (unit, to) in units.iter_mut().enumerate() {
+        for (to, row) in to.iter_mut().zip(rows) {
+            *to = row.as_chunks().0[unit];
+        }
+    }
+    turned
+}

@@ -153,3 +153,61 @@ pub(super) fn total(x: Ints) -> i32 {
     let pairs = i32x4_add(x, i32x4_shuffle::<2, 3, 0, 1>(x, x));
     i32x4_extract_lane::<0>(pairs) + i32x4_extract_lane::<1>(pairs)
 }
+
+#[inline(always)]
+fn load_bytes(from: &[i8; 16]) -> v128 {
+    // SAFETY: the reference is valid for 16 bytes; wasm loads accept any alignment.
+    unsafe { v128_load(from.as_ptr().cast()) }
+}
+
+#[inline(always)]
+fn stored(x: v128) -> [i8; 16] {
+    let mut bytes = [0; 16];
+    // SAFETY: the array has 16 bytes; wasm stores accept any alignment.
+    unsafe { v128_store(bytes.as_mut_ptr().cast(), x) };
+    bytes
+}
+
+#[inline(always)]
+pub(super) fn field_lanes(low: &[i8; 16], high: &[i8; 16]) -> [[i8; 16]; 2] {
+    let (low, high) = (i8x16_add(load_bytes(low), i8x16_splat(8)), i8x16_shl(load_bytes(high), 4));
+    interleave::<1>(low, high).map(stored)
+}
+
+#[inline(always)]
+pub(super) fn swap_middles(quads: &[i8; 16]) -> [i8; 16] {
+    let quads = load_bytes(quads);
+    stored(i8x16_shuffle::<0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15>(quads, quads))
+}
+
+#[inline(always)]
+pub(super) fn half_bytes(before: &[i8; 16], at: &[i8; 16]) -> [i8; 16] {
+    let at = load_bytes(at);
+    let high = i8x16_shuffle::<15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30>(load_bytes(before), at);
+    stored(v128_bitselect(at, high, i8x16_splat(0x0f)))
+}
+
+#[inline(always)]
+pub(super) fn turn<const UNIT: usize, const N: usize>(rows: [&[i8; 16]; N]) -> [[i8; 16]; N] {
+    let mut turned = rows.map(load_bytes);
+    // As riffling a deck of N rows deals them out: after log2 N times, those that were a row apart are neighbours.
+    for _ in 0..N.ilog2() {
+        let before = turned;
+        for i in 0..N / 2 {
+            [turned[2 * i], turned[2 * i + 1]] = interleave::<UNIT>(before[i], before[i + N / 2]);
+        }
+    }
+    turned.map(stored)
+}
+
+#[inline(always)]
+fn interleave<const UNIT: usize>(a: v128, b: v128) -> [v128; 2] {
+    match UNIT {
+        1 => [
+            i8x16_shuffle::<0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23>(a, b),
+            i8x16_shuffle::<8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31>(a, b),
+        ],
+        2 => [i16x8_shuffle::<0, 8, 1, 9, 2, 10, 3, 11>(a, b), i16x8_shuffle::<4, 12, 5, 13, 6, 14, 7, 15>(a, b)],
+        _ => [i32x4_shuffle::<0, 4, 1, 5>(a, b), i32x4_shuffle::<2, 6, 3, 7>(a, b)],
+    }
+}

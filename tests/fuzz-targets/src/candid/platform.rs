@@ -72,7 +72,7 @@ impl Memory for Pages {
         assert!(offset + into.len() as u64 <= self.size() * PAGE as u64, "a read beyond stable memory");
         let written = self.written.borrow();
         Self::each_part(offset, into.len(), |page, within, range| {
-            let from = written.get(&page).map_or_else(|| self.original(page), |page| page);
+            let from = written.get(&page).map_or_else(|| self.original(page), |page| &**page);
             let count = range.len();
             into[range].copy_from_slice(&from[within..within + count]);
         });
