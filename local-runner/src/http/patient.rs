@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     fn block_on<T>(test: impl Future<Output = T>) -> T {
-        tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(test)
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(test)
     }
 
     #[test]

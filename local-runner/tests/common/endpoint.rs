@@ -3,7 +3,8 @@
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use candid::{CandidType, Nat, Principal};
@@ -60,13 +61,7 @@ pub const COUNTER: &str = r#"(module
     (drop (call $timer (i64.add (call $time) (i64.const 100000000))))
     (call $answer))
   (func (export "canister_global_timer")
-    (i32.store (i32.const 0) (i32.add (i32.load (i32.const 0)) (i32.const 100))))
-  (func (export "canister_update spin") (local $left i32)
-    (local.set $left (i32.const 300000000))
-    (loop $again
-      (local.set $left (i32.sub (local.get $left) (i32.const 1)))
-      (br_if $again (local.get $left)))
-    (call $answer)))"#;
+    (i32.store (i32.const 0) (i32.add (i32.load (i32.const 0)) (i32.const 100)))))"#;
 
 pub fn counter_wasm() -> Vec<u8> {
     wat::parse_str(COUNTER).unwrap()
@@ -83,6 +78,42 @@ pub fn options(folder: Option<&Path>) -> Options {
         requests_per_second: None,
         config: Config { module_cache: None, ..Config::default() },
         log: Arc::new(|_| ()),
+    }
+}
+
+/// Keeps a replica busy with what it has just executed: nobody is told of the outcome before it is let go.
+pub struct Held {
+    executed: Receiver<()>,
+    go_on: Sender<()>,
+}
+
+impl Held {
+    /// Options with which a replica holds on after each message of a method.
+    pub fn after(method: &str, options: Options) -> (Self, Options) {
+        let (executing, executed) = mpsc::channel();
+        let (go_on, let_go) = mpsc::channel();
+        let (let_go, method, log) = (Mutex::new(let_go), format!(" update {method}: "), options.log);
+        // The replica's own thread writes the line about a message, before it publishes the outcome.
+        let hold = move |line: String| {
+            let holds = line.contains(&method);
+            log(line);
+            if holds {
+                executing.send(()).ok();
+                // An error says that nobody holds any more.
+                let_go.lock().unwrap().recv().ok();
+            }
+        };
+        (Self { executed, go_on }, Options { log: Arc::new(hold), ..options })
+    }
+
+    /// Waits until a message of the method is executed.
+    pub fn executed(&self) {
+        self.executed.recv_timeout(Duration::from_secs(60)).unwrap();
+    }
+
+    /// Has the replica go on, until it holds again.
+    pub fn go_on(&self) {
+        self.go_on.send(()).unwrap();
     }
 }
 

@@ -202,7 +202,7 @@ fn time_passes_and_timers_fire_between_calls() {
         agent.update(&canister, "later").call_and_wait().await.unwrap();
         let begun = Instant::now();
         while get(&agent, canister).await != 100 {
-            assert!(begun.elapsed() < Duration::from_secs(10), "the timer did not fire");
+            assert!(begun.elapsed() < Duration::from_secs(60), "the timer did not fire");
         }
     });
     endpoint.stop().unwrap();

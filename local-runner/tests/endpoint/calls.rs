@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use candid::Principal;
 use ic_agent::AgentError;
 use ic_agent::agent::{CallResponse, RequestStatusResponse};
 use ic_agent::identity::{AnonymousIdentity, BasicIdentity};
 use ic_certification::{Certificate, LookupResult};
-use local_runner::endpoint::{Endpoint, Options};
+use local_runner::endpoint::Options;
 
 use super::{get, inc, reject};
 use crate::common::endpoint::{self, *};
@@ -43,18 +42,18 @@ fn a_request_that_comes_twice_is_executed_once() {
 
 #[test]
 fn a_call_that_takes_long_is_polled_and_keeps_nobody_waiting() {
-    let slow = Options { sync: Duration::ZERO, ..options(None) };
+    let (held, slow) = Held::after("inc", Options { sync: Duration::ZERO, ..options(None) });
     let (endpoint, canister) = with_canister(slow, &counter_wasm());
     block_on(async {
         let agent = agent(endpoint.address(), user()).await;
-        assert_eq!(inc(&agent, canister, 2).await.unwrap(), 2);
         assert_eq!(reject(agent.update(&canister, "fail").call_and_wait().await.unwrap_err()).1, "IC0503");
-        let started = agent.update(&canister, "spin").call().await.unwrap();
+        let started = agent.update(&canister, "inc").with_arg(vec![2]).call().await.unwrap();
         let CallResponse::Poll(id) = started else { panic!("answered at once") };
-        let asked = Instant::now();
-        let (status, _) = agent.request_status_raw(&id, canister).await.unwrap();
-        assert!(matches!(status, RequestStatusResponse::Processing | RequestStatusResponse::Received), "{status:?}");
-        assert!(asked.elapsed() < Duration::from_millis(200), "reading waited for the canister");
+        held.executed();
+        let reading = tokio::time::timeout(Duration::from_secs(60), agent.request_status_raw(&id, canister));
+        let (status, _) = reading.await.expect("reading waited for the canister").unwrap();
+        assert!(matches!(status, RequestStatusResponse::Processing), "{status:?}");
+        held.go_on();
         assert_eq!(agent.wait(&id, canister).await.unwrap().0, [2, 0, 0, 0]);
 
         let other = endpoint::agent(endpoint.address(), AnonymousIdentity).await;
@@ -86,29 +85,32 @@ fn calls_of_many_clients_are_all_executed() {
     endpoint.stop().unwrap();
 }
 
-/// An endpoint with the counting canister, and the lines that it logs.
-fn logging(options: Options) -> (Endpoint, Principal, Arc<Mutex<Vec<String>>>) {
+/// The lines that a replica logs with the options.
+fn logging(options: Options) -> (Arc<Mutex<Vec<String>>>, Options) {
     let lines = Arc::new(Mutex::new(Vec::new()));
     let log = Arc::clone(&lines);
-    let options = Options { log: Arc::new(move |line| log.lock().unwrap().push(line)), ..options };
-    let (endpoint, canister) = with_canister(options, &counter_wasm());
-    (endpoint, canister, lines)
+    (lines, Options { log: Arc::new(move |line| log.lock().unwrap().push(line)), ..options })
 }
 
 #[test]
 fn a_replayed_call_is_not_executed_again_whatever_became_of_it() {
-    let (endpoint, canister, lines) = logging(Options { sync: Duration::ZERO, ..options(None) });
+    let (lines, logging) = logging(Options { sync: Duration::ZERO, ..options(None) });
+    let (held, slow) = Held::after("inc", logging);
+    let (endpoint, canister) = with_canister(slow, &counter_wasm());
     let path = format!("/api/v4/canister/{canister}/call");
     block_on(async {
         let agent = agent(endpoint.address(), user()).await;
-        for method in ["spin", "fail", "no"] {
-            let signed = agent.update(&canister, method).sign().unwrap();
+        for method in ["inc", "fail", "no"] {
+            let signed = agent.update(&canister, method).with_arg(vec![1]).sign().unwrap();
             let send = || http(endpoint.address(), "POST", &path, &[], &signed.signed_update).status;
             // The second comes while what is slow is executed, the third when all has ended.
             let statuses = [send(), send()];
-            assert!(statuses == [202, 202] || method != "spin", "{statuses:?}");
+            if method == "inc" {
+                assert_eq!(statuses, [202, 202]);
+                held.go_on();
+            }
             let ended = agent.wait(&signed.request_id, canister).await;
-            assert_eq!(ended.is_ok(), method == "spin");
+            assert_eq!(ended.is_ok(), method == "inc");
             assert_eq!(send(), 200);
             let again = agent.wait(&signed.request_id, canister).await;
             assert_eq!(format!("{again:?}").split("time").next(), format!("{ended:?}").split("time").next());
@@ -125,12 +127,15 @@ fn a_call_that_is_replayed_after_its_expiry_is_refused() {
     let (endpoint, canister) = with_canister(options(None), &counter_wasm());
     block_on(async {
         let agent = agent(endpoint.address(), user()).await;
-        let expiry = time::OffsetDateTime::now_utc() + Duration::from_millis(800);
+        let expiry = time::OffsetDateTime::now_utc() + Duration::from_secs(2);
         let signed = agent.update(&canister, "inc").with_arg(vec![1]).expire_at(expiry).sign().unwrap();
         let path = format!("/api/v4/canister/{canister}/call");
         let send = || http(endpoint.address(), "POST", &path, &[], &signed.signed_update);
         assert_eq!(send().status, 200);
-        std::thread::sleep(Duration::from_millis(900));
+        while time::OffsetDateTime::now_utc() <= expiry {
+            assert!([200, 400].contains(&send().status));
+            std::thread::sleep(Duration::from_millis(50));
+        }
         let refused = send();
         assert_eq!(refused.status, 400);
         assert!(refused.text().contains("ingress_expiry not within expected range"), "{}", refused.text());

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use local_runner::endpoint::{EndpointError, Setup};
+use local_runner::endpoint::{EndpointError, Options, Setup};
 
 use super::{get, inc};
 use crate::common::endpoint::*;
@@ -30,18 +30,20 @@ fn a_replica_goes_on_from_its_folder() {
 #[test]
 fn what_is_open_at_the_end_is_finished_and_kept() {
     let folder = tempfile::tempdir().unwrap();
-    let at_once = local_runner::endpoint::Options { sync: Duration::ZERO, ..options(Some(folder.path())) };
+    let (held, at_once) = Held::after("inc", Options { sync: Duration::ZERO, ..options(Some(folder.path())) });
     let (endpoint, canister) = with_canister(at_once, &counter_wasm());
     block_on(async {
         let agent = agent(endpoint.address(), user()).await;
-        for method in ["spin", "inc"] {
-            // Accepted, and most probably not executed yet.
-            agent.update(&canister, method).with_arg(vec![3]).call().await.unwrap();
+        // One is being executed and one waits when the end begins.
+        for _ in 0..2 {
+            agent.update(&canister, "inc").with_arg(vec![3]).call().await.unwrap();
         }
     });
+    held.executed();
+    drop(held);
     endpoint.stop().unwrap();
     let endpoint = empty(options(Some(folder.path())));
-    block_on(async { assert_eq!(get(&agent(endpoint.address(), user()).await, canister).await, 3) });
+    block_on(async { assert_eq!(get(&agent(endpoint.address(), user()).await, canister).await, 6) });
     endpoint.stop().unwrap();
 }
 
@@ -55,7 +57,7 @@ fn the_folder_is_saved_while_the_replica_runs() {
     let saved = || std::fs::read_to_string(folder.path().join("replica.json")).unwrap_or_default();
     let begun = Instant::now();
     while !saved().contains("\"certified_data\":[6,0,0,0]") {
-        assert!(begun.elapsed() < Duration::from_secs(10), "it was not saved");
+        assert!(begun.elapsed() < Duration::from_secs(60), "it was not saved");
     }
     // A copy of the folder is what a killed process would have left.
     let copy = tempfile::tempdir().unwrap();
