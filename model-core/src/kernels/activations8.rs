@@ -153,12 +153,12 @@ impl Work for ToBytes<'_> {
 #[inline(always)]
 fn block_scale(x: &[f32; COLUMNS]) -> Result<f32, NonFinite> {
     let mut most = F32x4::splat(0.0);
-    let mut magnitudes = |eighth: usize, half: usize| {
-        let four = F32x4::load(&x.as_chunks().0[eighth * FIELD_COLUMNS / 4 + half]).magnitude();
-        most = most.or_larger(four);
-        four
-    };
-    let eights = [0, 1, 2, 3].map(|eighth| magnitudes(eighth, 0) + magnitudes(eighth, 1));
+    let mut eights = [most; EIGHTHS];
+    for (sums, x) in eights.iter_mut().zip(x.as_chunks::<FIELD_COLUMNS>().0) {
+        let [low, high] = [&x.as_chunks().0[0], &x.as_chunks().0[1]].map(|four| F32x4::load(four).magnitude());
+        most = most.or_larger(low).or_larger(high);
+        *sums = low + high;
+    }
     // A NaN comes through the sums.
     let scales = (F32x4::totals(eights) * F32x4::splat(8.0 / FIELD_LIMIT)).or_larger(most * F32x4::splat(1.0 / LIMIT));
     let scale = f32::from_bits(scales.magnitude_bits().most() as u32);
@@ -175,7 +175,8 @@ fn quantize_block(x: &[f32; COLUMNS], inverse: f32, codes: &mut [i16; COLUMNS], 
         let rounded = |half: usize| F32x4::load(&x.as_chunks().0[half]) * F32x4::splat(inverse) + F32x4::splat(ROUND);
         store_rounded([rounded(0), rounded(1)], codes);
     }
-    I32x4::code_totals(core::array::from_fn(|eighth| &codes[eighth])).subtracted_eightfold_from(FIELD_BIAS, biases);
+    let eighths = [&codes[0], &codes[1], &codes[2], &codes[3]];
+    I32x4::code_totals(eighths).subtracted_eightfold_from(FIELD_BIAS, biases);
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //! heads that share it: every code loaded serves all of them. The cache's layout is that of
 //! [`crate::model::kv_cache`].
 
-use super::isa::{Isa, for_16};
+use super::isa::{Isa, Rows, for_16};
 use crate::pack::layout::ROWS;
 
 /// Positions of a cache segment: as many value products as stay exact in `i32`.
@@ -32,23 +32,23 @@ impl Codes<'_> {
 
 /// One code of the cache.
 trait Code: Copy {
-    /// Loads the 16 codes at `from`, as 16-bit integers.
-    unsafe fn load<I: Isa>(from: *const Self) -> I::Codes;
+    /// Loads 16 codes as 16-bit integers: at `from`, and where a register has 16 lanes, as many `next` codes further on.
+    unsafe fn load<I: Isa>(from: *const Self, next: usize) -> I::Codes;
 }
 
 impl Code for i16 {
     #[inline(always)]
-    unsafe fn load<I: Isa>(from: *const Self) -> I::Codes {
+    unsafe fn load<I: Isa>(from: *const Self, next: usize) -> I::Codes {
         // SAFETY: passed on.
-        unsafe { I::codes16(from) }
+        unsafe { I::row_codes16(Rows { at: from.cast(), next: 2 * next }) }
     }
 }
 
 impl Code for i8 {
     #[inline(always)]
-    unsafe fn load<I: Isa>(from: *const Self) -> I::Codes {
+    unsafe fn load<I: Isa>(from: *const Self, next: usize) -> I::Codes {
         // SAFETY: passed on.
-        unsafe { I::codes8(from) }
+        unsafe { I::row_codes8(Rows { at: from.cast(), next }) }
     }
 }
 
@@ -79,12 +79,13 @@ macro_rules! for_4 {
     };
 }
 
-/// `scores[q][p] = f32(Σ query_q * key_p) * key_scale_p` for the first `used` positions, and whole eights of them.
+/// `scores[q][p] = f32(Σ query_q * key_p) * key_scale_p` for the first `used` positions, and those after them that share a
+/// register with one.
 /// `queries` has `dim` codes for each of the `scores`, of which there are at most [`QUERIES`].
 #[inline(always)]
 pub(super) unsafe fn scores<I: Isa>(keys: Keys<'_>, queries: &[i16], used: usize, scores: &mut [[f32; SEGMENT]]) {
     assert!(keys.codes.len() * scores.len() == queries.len() * SEGMENT && used <= SEGMENT, "shapes of scores");
-    let part = Part { key_scales: keys.scales, queries, tiles: used.div_ceil(ROWS) };
+    let part = Part { key_scales: keys.scales, queries, tiles: used.div_ceil(I::LANES) };
     // SAFETY: the caller's machine has the instructions; the assertion holds the lengths.
     unsafe {
         match keys.codes {
@@ -99,7 +100,7 @@ pub(super) unsafe fn scores<I: Isa>(keys: Keys<'_>, queries: &[i16], used: usize
 struct Part<'a> {
     key_scales: &'a [f32; SEGMENT],
     queries: &'a [i16],
-    /// Eights of positions.
+    /// Registers of positions.
     tiles: usize,
 }
 
@@ -118,7 +119,7 @@ unsafe fn scores_in<I: Isa, C: Code>(codes: &[C], part: Part<'_>, scores: &mut [
     }
 }
 
-/// [`scores`] of the first `tiles` eights of positions. Where activations are held in registers, the four tiles of a
+/// [`scores`] of the first `tiles` registers of positions. Where activations are held in registers, the four tiles of a
 /// whole segment go together, so that a query code loaded serves them all.
 #[inline(always)]
 unsafe fn scores_of<I: Isa, C: Code, const Q: usize>(codes: &[C], part: Part<'_>, scores: &mut [[f32; SEGMENT]]) {
@@ -151,11 +152,11 @@ unsafe fn some_tiles<I: Isa, C: Code, const Q: usize, const N: usize>(
     let (codes, queries, dim) = (codes.as_ptr(), part.queries.as_ptr(), part.queries.len() / Q);
     let mut tiles = [codes; N];
     let mut at = 0;
-    // SAFETY: `codes` holds four tiles of `dim` pairs by eight, `queries` Q times `dim` codes, `scores` Q segments.
+    // SAFETY: `codes` holds four eights of `dim` pairs by eight, `queries` Q times `dim` codes, `scores` Q segments.
     unsafe {
         let mut ints = [[I::zero(); N]; Q];
         for_4!(TILE < N, {
-            tiles[TILE] = codes.add((first + TILE) * ROWS * dim);
+            tiles[TILE] = codes.add((first + TILE) * I::LANES * dim);
         });
         while at + 2 * RUN <= dim {
             run::<I, C, Q, N, RUN>(&mut ints, tiles, queries.add(at), dim, at);
@@ -166,9 +167,9 @@ unsafe fn some_tiles<I: Isa, C: Code, const Q: usize, const N: usize>(
             at += 2 * SHORT_RUN;
         }
         for_4!(TILE < N, {
-            let scale = I::load(part.key_scales.as_ptr().add((first + TILE) * ROWS));
+            let scale = I::load(part.key_scales.as_ptr().add((first + TILE) * I::LANES));
             for_4!(QUERY < Q, {
-                let to = scores.add(QUERY * SEGMENT + (first + TILE) * ROWS);
+                let to = scores.add(QUERY * SEGMENT + (first + TILE) * I::LANES);
                 I::store(to, I::mul(I::to_floats(ints[QUERY][TILE]), scale));
             });
         });
@@ -195,22 +196,36 @@ unsafe fn run<I: Isa, C: Code, const Q: usize, const N: usize, const P: usize>(
                 }
             });
         });
-        for_4!(TILE < N, {
-            let tile = tiles[TILE].add(at * ROWS);
-            for_16!(PAIR, {
-                if PAIR < P {
-                    let codes = C::load::<I>(tile.add(PAIR * 2 * ROWS));
+        let codes =
+            |tile: usize, pair: usize| C::load::<I>(tiles[tile].add(at * ROWS).add(pair * 2 * ROWS), ROWS * dim);
+        if I::HOLDS_ACTIVATIONS {
+            for_4!(TILE < N, {
+                for_16!(PAIR, {
+                    if PAIR < P {
+                        let codes = codes(TILE, PAIR);
+                        for_4!(QUERY < Q, {
+                            ints[QUERY][TILE] = I::dot_add(ints[QUERY][TILE], codes, pairs[QUERY][PAIR]);
+                        });
+                    }
+                });
+            });
+            return;
+        }
+        for_16!(PAIR, {
+            if PAIR < P {
+                for_4!(TILE < N, {
+                    let codes = codes(TILE, PAIR);
                     for_4!(QUERY < Q, {
                         ints[QUERY][TILE] = I::dot_add(ints[QUERY][TILE], codes, pairs[QUERY][PAIR]);
                     });
-                }
-            });
+                });
+            }
         });
     }
 }
 
 /// `out[q][d] += f32(Σ weight_q_p * value_p[d]) * weight_scale_q` over the segment's first `used` positions; weights of
-/// others must be 0. `out` has `dim` values, a multiple of 8, for each of the `weights`, of which there are at most
+/// others must be 0. `out` has `dim` values, whole registers, for each of the `weights`, of which there are at most
 /// [`QUERIES`].
 #[inline(always)]
 pub(super) unsafe fn mix<I: Isa>(values: Values<'_>, weights: &[Weights], used: usize, out: &mut [f32]) {
@@ -240,31 +255,53 @@ unsafe fn mix_in<I: Isa, C: Code>(codes: &[C], weights: &[Weights], runs: usize,
     }
 }
 
-/// [`mix`] of the first `runs` eights of positions. All weights of a whole segment are held.
+/// [`mix`] of the first `runs` eights of positions. Where activations are held in registers, those are the weights of a whole
+/// segment; elsewhere the loads of weights serve two registers of dimensions.
 #[inline(always)]
 unsafe fn mix_of<I: Isa, C: Code, const Q: usize>(codes: &[C], weights: &[Weights], runs: usize, out: &mut [f32]) {
     let (dim, out) = (out.len() / Q, out.as_mut_ptr());
     // SAFETY: each chunk of `codes` holds 16 pairs of eight dimensions, `weights` Q entries and `out` Q times `dim`.
     unsafe {
-        if runs * SHORT_RUN == RUN {
+        if I::HOLDS_ACTIVATIONS && runs * SHORT_RUN == RUN {
             let mut pairs = [[I::pair(weights[0].codes.as_ptr()); RUN]; Q];
             hold_weights::<I, Q, RUN>(weights, 0, &mut pairs);
             for (i, codes) in codes.chunks_exact(RUN * 2 * ROWS).enumerate() {
-                let mut ints = [I::zero(); Q];
-                mix_run::<I, C, Q, RUN>(&mut ints, codes.as_ptr(), &pairs);
-                add_mix::<I, Q>(ints, weights, out.add(i * ROWS), dim);
+                let mut ints = [[I::zero()]; Q];
+                mix_run::<I, C, Q, 1, RUN>(&mut ints, codes.as_ptr(), &pairs);
+                add_mix::<I, Q, 1>(ints, weights, out.add(i * ROWS), dim);
             }
-        } else {
-            for (i, codes) in codes.chunks_exact(RUN * 2 * ROWS).enumerate() {
-                let mut ints = [I::zero(); Q];
-                for run in 0..runs {
-                    let mut pairs = [[I::pair(weights[0].codes.as_ptr()); SHORT_RUN]; Q];
-                    hold_weights::<I, Q, SHORT_RUN>(weights, run * 2 * SHORT_RUN, &mut pairs);
-                    mix_run::<I, C, Q, SHORT_RUN>(&mut ints, codes.as_ptr().add(run * SHORT_RUN * 2 * ROWS), &pairs);
-                }
-                add_mix::<I, Q>(ints, weights, out.add(i * ROWS), dim);
-            }
+            return;
         }
+        let mut at = 0;
+        while !I::HOLDS_ACTIVATIONS && at + 2 * I::LANES <= dim {
+            mix_dimensions::<I, C, Q, 2>(codes.as_ptr().add(at * SEGMENT), weights, runs, out.add(at), dim);
+            at += 2 * I::LANES;
+        }
+        while at < dim {
+            mix_dimensions::<I, C, Q, 1>(codes.as_ptr().add(at * SEGMENT), weights, runs, out.add(at), dim);
+            at += I::LANES;
+        }
+    }
+}
+
+/// [`mix`] of N registers of dimensions.
+#[inline(always)]
+unsafe fn mix_dimensions<I: Isa, C: Code, const Q: usize, const N: usize>(
+    codes: *const C,
+    weights: &[Weights],
+    runs: usize,
+    out: *mut f32,
+    dim: usize,
+) {
+    // SAFETY: passed on; a segment has at most four runs.
+    unsafe {
+        let mut ints = [[I::zero(); N]; Q];
+        for run in 0..runs {
+            let mut pairs = [[I::pair(weights[0].codes.as_ptr()); SHORT_RUN]; Q];
+            hold_weights::<I, Q, SHORT_RUN>(weights, run * 2 * SHORT_RUN, &mut pairs);
+            mix_run::<I, C, Q, N, SHORT_RUN>(&mut ints, codes.add(run * SHORT_RUN * 2 * ROWS), &pairs);
+        }
+        add_mix::<I, Q, N>(ints, weights, out, dim);
     }
 }
 
@@ -288,35 +325,45 @@ unsafe fn hold_weights<I: Isa, const Q: usize, const P: usize>(
     }
 }
 
-/// P pairs of positions of eight dimensions.
+/// P pairs of positions of N registers of dimensions.
 #[inline(always)]
-unsafe fn mix_run<I: Isa, C: Code, const Q: usize, const P: usize>(
-    ints: &mut [I::Ints; Q],
+unsafe fn mix_run<I: Isa, C: Code, const Q: usize, const N: usize, const P: usize>(
+    ints: &mut [[I::Ints; N]; Q],
     codes: *const C,
     pairs: &[[I::Pair; P]; Q],
 ) {
-    // SAFETY: the caller's `codes` hold P pairs of eight.
+    // SAFETY: the caller's `codes` lead to P pairs of each of the dimensions.
     unsafe {
         for_16!(PAIR, {
             if PAIR < P {
-                let codes = C::load::<I>(codes.add(PAIR * 2 * ROWS));
-                for_4!(QUERY < Q, {
-                    ints[QUERY] = I::dot_add(ints[QUERY], codes, pairs[QUERY][PAIR]);
+                for_4!(PART < N, {
+                    let place = codes.add(PART * I::LANES * SEGMENT + PAIR * 2 * ROWS);
+                    let codes = C::load::<I>(place, ROWS * SEGMENT);
+                    for_4!(QUERY < Q, {
+                        ints[QUERY][PART] = I::dot_add(ints[QUERY][PART], codes, pairs[QUERY][PAIR]);
+                    });
                 });
             }
         });
     }
 }
 
-/// Adds the mix of eight dimensions to each query's output.
+/// Adds the mix of N registers of dimensions to each query's output.
 #[inline(always)]
-unsafe fn add_mix<I: Isa, const Q: usize>(ints: [I::Ints; Q], weights: &[Weights], out: *mut f32, dim: usize) {
-    // SAFETY: the caller's `weights` are Q, and `out` leads to eight values in each of Q rows of `dim`.
+unsafe fn add_mix<I: Isa, const Q: usize, const N: usize>(
+    ints: [[I::Ints; N]; Q],
+    weights: &[Weights],
+    out: *mut f32,
+    dim: usize,
+) {
+    // SAFETY: the caller's `weights` are Q, and `out` leads to as many values in each of Q rows of `dim`.
     unsafe {
         for_4!(QUERY < Q, {
-            let out = out.add(QUERY * dim);
-            let sum = I::mul(I::to_floats(ints[QUERY]), I::splat(weights.get_unchecked(QUERY).scale));
-            I::store(out, I::add(I::load(out), sum));
+            let scale = I::splat(weights.get_unchecked(QUERY).scale);
+            for_4!(PART < N, {
+                let out = out.add(QUERY * dim + PART * I::LANES);
+                I::store(out, I::add(I::load(out), I::mul(I::to_floats(ints[QUERY][PART]), scale)));
+            });
         });
     }
 }

@@ -13,6 +13,7 @@
 use super::isa::{Isa, Rows, for_16, for_tokens};
 use super::product::Product;
 use super::source::{Inputs, Source};
+use crate::math::lanes::swap_middles;
 use crate::pack::layout::{COLUMNS, QUAD, QUAD_BYTES, ROWS, Width};
 
 /// The activations of a block as pairs of bytes: its columns, in each quad the first and the third, then the second and the
@@ -27,12 +28,19 @@ const QUADS: usize = COLUMNS / QUAD;
 /// The activations of a block.
 #[inline(always)]
 pub(super) fn block(codes: &[i16; COLUMNS], sum: i32) -> Block {
-    let mut block = [0; BLOCK_CODES];
-    let (quads, bias) = block.as_chunks_mut::<2>().0.split_at_mut(QUADS);
-    for (pairs, codes) in quads.iter_mut().zip(codes.as_chunks::<QUAD>().0) {
-        *pairs = [(codes[0], codes[2]), (codes[1], codes[3])].map(|(low, high)| (low & 0xff) | high << 8);
+    let mut bytes = [0; COLUMNS];
+    for (byte, code) in bytes.iter_mut().zip(codes) {
+        *byte = *code as i8;
     }
-    bias[0] = [-8 * sum, (-8 * sum) >> 16].map(|half| half as i16);
+    let mut block = [0; BLOCK_CODES];
+    let (columns, bias) = block.split_at_mut(COLUMNS / 2);
+    for (pairs, quads) in columns.as_chunks_mut::<8>().0.iter_mut().zip(bytes.as_chunks().0) {
+        let quads = swap_middles(quads);
+        for (pair, bytes) in pairs.iter_mut().zip(quads.as_chunks::<2>().0) {
+            *pair = i16::from_le_bytes([bytes[0] as u8, bytes[1] as u8]);
+        }
+    }
+    bias.copy_from_slice(&[-8 * sum, (-8 * sum) >> 16].map(|half| half as i16));
     block
 }
 

@@ -4,6 +4,9 @@
 #[cfg_attr(all(target_arch = "wasm32", target_feature = "simd128"), path = "lanes/simd128.rs")]
 #[cfg_attr(not(all(target_arch = "wasm32", target_feature = "simd128")), path = "lanes/array.rs")]
 mod backend;
+#[cfg(target_arch = "x86_64")]
+#[path = "lanes/sse2.rs"]
+mod sse2;
 
 use std::ops::{Add, Div, Mul, Sub};
 

@@ -2,6 +2,9 @@
 
 use std::array::from_fn;
 
+#[cfg(target_arch = "x86_64")]
+pub(super) use super::sse2::{code_totals, totals};
+
 pub(super) type Floats = [f32; 4];
 pub(super) type Ints = [i32; 4];
 
@@ -65,6 +68,7 @@ pub(super) fn magnitude(x: Floats) -> Floats {
     x.map(f32::abs)
 }
 
+#[cfg(not(target_arch = "x86_64"))]
 #[inline(always)]
 pub(super) fn totals(fours: [Floats; 4]) -> Floats {
     // Column by column, which the compiler turns into vectors.
@@ -72,6 +76,7 @@ pub(super) fn totals(fours: [Floats; 4]) -> Floats {
     add(add(column(0), column(2)), add(column(1), column(3)))
 }
 
+#[cfg(not(target_arch = "x86_64"))]
 #[inline(always)]
 pub(super) fn code_totals(eights: [&[i16; 8]; 4]) -> Ints {
     eights.map(|codes| i32::from(codes.iter().sum::<i16>()))
