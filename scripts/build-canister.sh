@@ -8,7 +8,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 rustup target list --installed | grep -qx wasm32-unknown-unknown || rustup target add wasm32-unknown-unknown
 target="${CARGO_TARGET_DIR:-target}"
-scripts/cargo-wasm.sh build --profile canister -p canister >&2
+scripts/build-wasm.sh canister >&2
 
 cp "$target/wasm32-unknown-unknown/canister/canister.wasm" "$target/icllama.wasm"
 python3 scripts/check-wasm.py "$target/icllama.wasm" canister/canister.did >&2

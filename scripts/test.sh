@@ -12,7 +12,7 @@ check() { # NAME COMMAND...
 }
 # One process per crate, so that its tests share loaded models and compiled modules.
 tests() { cargo test --locked --workspace --no-fail-fast ${POCKET_IC_BIN:+--features end-to-end/pocket-ic} "$@"; }
-wasm() { scripts/build-canister.sh && scripts/cargo-wasm.sh build -p kernel-probe -p llm-caller --profile canister; }
+wasm() { scripts/build-canister.sh && scripts/build-wasm.sh kernel-probe llm-caller; }
 wasm_ends() { wait "$wasm"; local status=$?; cat "$wasm_log"; return "$status"; }
 
 scripts/prepare.sh || exit 1

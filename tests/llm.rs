@@ -16,7 +16,7 @@ const LLM_CANISTER: &str = "w36hm-eqaaa-aaaal-qr76a-cai";
 
 fn caller_module() -> Vec<u8> {
     let path: &Path = Path::new("wasm32-unknown-unknown/canister/llm_caller.wasm");
-    let made_by = "`scripts/cargo-wasm.sh build -p llm-caller --profile canister`";
+    let made_by = "`scripts/build-wasm.sh llm-caller`";
     std::fs::read(artifact(path.to_str().unwrap(), made_by).unwrap()).unwrap()
 }
 

@@ -23,10 +23,7 @@ pub struct Kernel(Path);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Path {
-    #[cfg_attr(
-        all(target_arch = "wasm32", target_feature = "simd128", not(feature = "fixtures")),
-        expect(dead_code, reason = "see `Portable`")
-    )]
+    #[cfg_attr(all(target_arch = "wasm32", target_feature = "simd128"), expect(dead_code, reason = "see `Portable`"))]
     Scalar(Portable),
     #[cfg(target_arch = "x86_64")]
     Avx2,
@@ -39,15 +36,15 @@ enum Path {
 }
 
 /// What names the scalar path: nothing can in a wasm module whose machine has vectors for certain. It is not to carry
-/// along a megabyte that never runs, unless for tests.
-#[cfg(any(not(all(target_arch = "wasm32", target_feature = "simd128")), feature = "fixtures"))]
+/// along a megabyte that never runs.
+#[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
 type Portable = ();
-#[cfg(all(target_arch = "wasm32", target_feature = "simd128", not(feature = "fixtures")))]
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 type Portable = core::convert::Infallible;
 
 /// Every path of this target, the fastest last. The first runs on all of its machines.
 const PATHS: &[Path] = &[
-    #[cfg(any(not(all(target_arch = "wasm32", target_feature = "simd128")), feature = "fixtures"))]
+    #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
     Path::Scalar(()),
     #[cfg(target_arch = "x86_64")]
     Path::Avx2,
@@ -84,7 +81,7 @@ pub struct UnknownKernel {
 
 impl Kernel {
     /// The reference path, on every machine.
-    #[cfg(any(not(all(target_arch = "wasm32", target_feature = "simd128")), feature = "fixtures"))]
+    #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
     pub const SCALAR: Self = Self(Path::Scalar(()));
 
     /// The fastest path of this machine.
@@ -273,12 +270,18 @@ mod avx512 {
     #[target_feature(enable = "avx2,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
     pub(super) unsafe fn scores(keys: Keys<'_>, queries: &[i16], used: usize, scores: &mut [[f32; SEGMENT]]) {
         // SAFETY: passed on from the caller.
-        unsafe { attention::scores::<Avx2<true>>(keys, queries, used, scores) }
+        unsafe { attention::scores::<Avx512>(keys, queries, used, scores) }
     }
 
     #[target_feature(enable = "avx2,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
     pub(super) unsafe fn mix(values: Values<'_>, weights: &[Weights], used: usize, out: &mut [f32]) {
         // SAFETY: passed on from the caller.
-        unsafe { attention::mix::<Avx2<true>>(values, weights, used, out) }
+        unsafe {
+            if (out.len() / weights.len().max(1)).is_multiple_of(Avx512::LANES) {
+                attention::mix::<Avx512>(values, weights, used, out);
+            } else {
+                attention::mix::<Avx2<true>>(values, weights, used, out);
+            }
+        }
     }
 }

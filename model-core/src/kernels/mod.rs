@@ -36,7 +36,8 @@ mod x86_64;
 
 #[cfg(test)]
 mod parity;
-#[cfg(any(test, feature = "fixtures"))]
+// Always there, so that the canister and the modules of tests share one build of this crate; linking drops what is not called.
+#[doc(hidden)]
 pub mod probe;
 
 pub(crate) use activations::quantize_into;

@@ -141,7 +141,6 @@ impl Width {
     }
 
     /// A code that can be held, of any byte.
-    #[cfg(any(test, feature = "fixtures"))]
     pub fn code(self, byte: i8) -> i8 {
         match self {
             Self::Byte => byte,

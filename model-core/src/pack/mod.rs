@@ -7,7 +7,6 @@ mod memory;
 mod packer;
 mod row_group;
 
-#[cfg(any(test, feature = "fixtures"))]
 mod plain;
 #[cfg(test)]
 mod tests;

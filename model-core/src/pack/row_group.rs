@@ -42,6 +42,7 @@ impl Rows {
     ///
     /// # Errors
     /// A scale or an offset is infinite or NaN.
+    #[inline(always)]
     pub fn append_to(&self, packed: &mut Bytes, layout: Layout) -> Result<(), NonFinite> {
         let size = layout.row_group_bytes();
         let (strip, blocks) = packed.spare()[..size].split_at_mut(layout.strip_bytes());

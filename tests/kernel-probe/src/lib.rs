@@ -2,11 +2,10 @@
 
 use model_core::kernels::{Kernel, probe};
 
-/// The digest of the case `seed` on the kernel at `index` of this build's list; 0 where there is none.
+/// The digest of the case `seed` on the kernel that canisters have; 0 if the case is not finite.
 #[unsafe(no_mangle)]
-pub extern "C" fn digest(index: u32, seed: u64) -> u64 {
-    let kernel = Kernel::available().into_iter().nth(index as usize);
-    kernel.and_then(|kernel| probe::digest(kernel, seed)).unwrap_or(0)
+pub extern "C" fn digest(seed: u64) -> u64 {
+    probe::digest(Kernel::detect(), seed).unwrap_or(0)
 }
 
 /// Hash maps of dependencies ask for entropy when the module links them; nothing here runs them.
