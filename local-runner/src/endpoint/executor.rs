@@ -271,6 +271,7 @@ impl Executor {
         if !self.replica.is_idle() {
             return Err(StoreError::Busy);
         }
+        store.ended = self.state.requests.ended(self.state.clock.now_ns());
         store.save(&mut self.replica)?;
         self.changed = false;
         Ok(())

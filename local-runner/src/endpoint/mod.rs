@@ -146,6 +146,7 @@ impl Setup {
     pub fn serve(self) -> Result<Endpoint, EndpointError> {
         let Self { replica, listener, keys, store, pace, sync, connections, rate_limit, log } = self;
         let state = Arc::new(State::new(keys, replica.time_ns()));
+        state.requests.restore(store.as_ref().map_or(&[], |store| &store.ended));
         let executor = Executor::new(replica, Arc::clone(&state), store, pace, log);
         let (executor, thread) = executor.spawn().map_err(EndpointError::Threads)?;
         let shared = Arc::new(Shared { state: Arc::clone(&state), executor: executor.clone(), sync, rate_limit });

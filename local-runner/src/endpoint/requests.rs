@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use candid::Principal;
 use ic_transport_types::RequestId;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::encoding::leb128;
@@ -37,12 +38,14 @@ pub enum Status {
     Rejected(Reject),
     /// It was refused before anything was executed.
     Refused(Reject),
+    /// It ended before the replica was started; the outcome is not known any more.
+    Done,
 }
 
 impl Status {
     /// Whether nothing more will happen.
     pub fn is_final(&self) -> bool {
-        matches!(self, Self::Replied(_) | Self::Rejected(_) | Self::Refused(_))
+        matches!(self, Self::Replied(_) | Self::Rejected(_) | Self::Refused(_) | Self::Done)
     }
 
     /// Its part of the state tree (interface specification, "Request status").
@@ -51,6 +54,7 @@ impl Status {
         match self {
             Self::Pending | Self::Accepted => named("received"),
             Self::Processing => named("processing"),
+            Self::Done => named("done"),
             Self::Replied(reply) => {
                 Tree::branch([("status", Tree::leaf("replied")), ("reply", Tree::leaf(reply.as_slice()))])
             }
@@ -79,6 +83,15 @@ pub struct Call {
     pub expiry_ns: u64,
 }
 
+/// A call that has ended and can be sent again, in the form that is kept while the replica does not run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    id: RequestId,
+    sender: Principal,
+    canister: Principal,
+    expiry_ns: u64,
+}
+
 /// A call that is remembered.
 struct Entry {
     sender: Principal,
@@ -88,6 +101,14 @@ struct Entry {
     end_ns: u64,
     status: Status,
     tree: Arc<Tree>,
+}
+
+impl Entry {
+    /// When it is forgotten if it ends now.
+    fn end_ns(&self, now_ns: u64) -> u64 {
+        let end_ns = now_ns.max(self.expiry_ns).saturating_add(KEPT_NS);
+        end_ns.checked_next_multiple_of(SECOND_NS).unwrap_or(u64::MAX)
+    }
 }
 
 /// Whether a call is new.
@@ -188,8 +209,7 @@ impl Requests {
         if let Some(entry) = calls.entries.get_mut(&id) {
             let (was_final, is_final) = (entry.status.is_final(), status.is_final());
             if is_final {
-                let end_ns = now_ns.max(entry.expiry_ns).saturating_add(KEPT_NS);
-                entry.end_ns = end_ns.checked_next_multiple_of(SECOND_NS).unwrap_or(u64::MAX);
+                entry.end_ns = entry.end_ns(now_ns);
             }
             let end_ns = entry.end_ns;
             entry.tree = status.tree();
@@ -201,6 +221,28 @@ impl Requests {
         calls.forget(now_ns);
         drop(calls);
         self.changed.send_replace(());
+    }
+
+    /// The calls that have ended and have not expired.
+    pub fn ended(&self, now_ns: u64) -> Vec<Ended> {
+        let calls = self.calls();
+        let ended = calls.entries.iter().filter(|(_, entry)| entry.status.is_final() && entry.expiry_ns >= now_ns);
+        ended
+            .map(|(id, &Entry { sender, canister, expiry_ns, .. })| Ended { id: *id, sender, canister, expiry_ns })
+            .collect()
+    }
+
+    /// Remembers calls that ended when the replica ran before.
+    pub fn restore(&self, ended: &[Ended]) {
+        let mut calls = self.calls();
+        for &Ended { id, sender, canister, expiry_ns } in ended {
+            let status = Status::Done;
+            let mut entry = Entry { sender, canister, expiry_ns, end_ns: 0, tree: status.tree(), status };
+            entry.end_ns = entry.end_ns(0);
+            calls.end_ns = calls.end_ns.min(entry.end_ns);
+            calls.entries.insert(id, entry);
+            calls.touch(&id);
+        }
     }
 
     /// How far a call has come.
@@ -289,6 +331,23 @@ mod tests {
         }
         let gone = requests.tree().show(&[&path(0)]);
         assert_eq!(gone.lookup_path(path(0)), LookupResult::Absent, "it was forgotten long ago");
+    }
+
+    #[test]
+    fn what_has_ended_and_not_expired_is_known_to_the_next_run() {
+        let requests = Requests::default();
+        for (number, expiry_ns) in [(1, 1_000), (2, 3_000), (3, 3_000)] {
+            requests.register(id(number), &call(expiry_ns));
+        }
+        requests.set(id(1), Status::Replied(vec![7]), 10);
+        requests.set(id(2), Status::Replied(vec![7]), 10);
+        let again = Requests::default();
+        again.restore(&requests.ended(2_000));
+        assert_eq!(again.register(id(2), &call(3_000)), Registered::Known);
+        assert_eq!(again.status(&id(2)), Some(Status::Done));
+        assert_eq!([1, 3].map(|number| again.register(id(number), &call(3_000))), [Registered::New; 2]);
+        again.set(id(1), Status::Accepted, KEPT_NS + SECOND_NS);
+        assert_eq!(again.status(&id(2)), None, "it is forgotten like any other");
     }
 
     #[test]

@@ -26,6 +26,7 @@ use sha2::{Digest, Sha256};
 
 use super::encoding::hex;
 use super::keys::SubnetKeys;
+use super::requests::Ended;
 use crate::shim::replica::{CanisterSnapshot, Memories, Memory, Progress, RestoreError, Visit};
 use crate::shim::{Canister, Replica};
 
@@ -94,6 +95,9 @@ struct Manifest {
     serial: u64,
     progress: Progress,
     canisters: Vec<Kept>,
+    /// Folders of earlier versions have none.
+    #[serde(default)]
+    ended: Vec<Ended>,
 }
 
 /// What is kept of a canister.
@@ -136,6 +140,8 @@ pub struct Store {
     serial: u64,
     /// What the folder holds.
     kept: BTreeMap<Principal, Kept>,
+    /// The calls that have ended and have not expired, as of the last save, or of the next.
+    pub(super) ended: Vec<Ended>,
     /// Held until the end.
     _lock: File,
 }
@@ -161,7 +167,7 @@ impl Store {
         }
         let lock = lock(folder)?;
         let keys = secrets::keys(&folder.join("keys.json"))?;
-        Ok((Self { folder: folder.to_owned(), serial: 0, kept: BTreeMap::new(), _lock: lock }, keys))
+        Ok((Self { folder: folder.to_owned(), serial: 0, kept: BTreeMap::new(), ended: Vec::new(), _lock: lock }, keys))
     }
 
     /// Puts what is kept into an empty replica; answers the number of canisters.
@@ -178,6 +184,7 @@ impl Store {
         check_format(&path, &text)?;
         let manifest: Manifest = serde_json::from_slice(&text).map_err(|error| damaged(&path, error))?;
         self.serial = manifest.serial;
+        self.ended = manifest.ended;
         for kept in manifest.canisters {
             self.restore_canister(replica, &kept)?;
             self.kept.insert(kept.snapshot.id, kept);
@@ -222,8 +229,8 @@ impl Store {
             }
         }
         let progress = replica.progress();
-        let manifest =
-            Manifest { format: FORMAT, serial: self.serial, progress, canisters: kept.values().cloned().collect() };
+        let (canisters, ended) = (kept.values().cloned().collect(), self.ended.clone());
+        let manifest = Manifest { format: FORMAT, serial: self.serial, progress, canisters, ended };
         let path = self.folder.join("replica.json");
         let text = serde_json::to_vec(&manifest).map_err(|error| damaged(&path, error))?;
         replace(&path, &text)?;

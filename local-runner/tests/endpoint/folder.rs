@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use local_runner::endpoint::{EndpointError, Options, Setup};
+use ic_agent::agent::RequestStatusResponse;
+use local_runner::endpoint::{Endpoint, EndpointError, Options, Setup};
 
 use super::{get, inc};
 use crate::common::endpoint::*;
@@ -24,6 +25,25 @@ fn a_replica_goes_on_from_its_folder() {
         assert_eq!(inc(&agent, canister, 1).await.unwrap(), 5);
         assert_ne!(create(&agent).await, canister);
     });
+    endpoint.stop().unwrap();
+}
+
+#[test]
+fn a_call_that_is_sent_again_after_a_restart_is_not_executed_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (endpoint, canister) = with_canister(options(Some(folder.path())), &counter_wasm());
+    let agent_of = |endpoint: &Endpoint| block_on(agent(endpoint.address(), user()));
+    let signed = agent_of(&endpoint).update(&canister, "inc").with_arg(vec![2]).sign().unwrap();
+    let path = format!("/api/v4/canister/{canister}/call");
+    assert_eq!(http(endpoint.address(), "POST", &path, &[], &signed.signed_update).status, 200);
+    endpoint.stop().unwrap();
+
+    let endpoint = empty(options(Some(folder.path())));
+    assert_eq!(http(endpoint.address(), "POST", &path, &[], &signed.signed_update).status, 200);
+    let agent = agent_of(&endpoint);
+    let (status, _) = block_on(agent.request_status_raw(&signed.request_id, canister)).unwrap();
+    assert!(matches!(status, RequestStatusResponse::Done), "{status:?}");
+    block_on(async { assert_eq!(get(&agent, canister).await, 2) });
     endpoint.stop().unwrap();
 }
 
