@@ -200,6 +200,23 @@ fn what_cannot_be_spelled_is_unknown_or_refused() {
 }
 
 #[test]
+fn what_cannot_be_spelled_does_not_become_a_control_token() {
+    let refused = Error::Unspellable { character: 'x' };
+    let with = |id: u32, kind: i32| {
+        let mut types = vec![2, 3, 3, 1, 1, 1];
+        types[id as usize] = kind;
+        let mut meta = sentence_piece();
+        meta.insert(keys::TOKEN_TYPES, Array::I32(types));
+        meta.insert(keys::UNKNOWN_ID, id);
+        Tokenizer::from_gguf(&meta).unwrap().encode("axa", EncodeOptions::default())
+    };
+    assert_eq!(with(0, 3), Err(refused.clone()), "a control token");
+    assert_eq!(with(1, 2), Err(refused.clone()), "the token that begins texts");
+    assert_eq!(with(2, 2), Err(refused), "the token that ends texts");
+    assert_eq!(with(0, 2).unwrap(), [5, 0, 3]);
+}
+
+#[test]
 fn ids_beyond_the_vocabulary_are_refused_when_used() {
     let tokenizer = Tokenizer::from_gguf(&byte_level()).unwrap();
     for id in [5, TokenId::MAX - 1, TokenId::MAX] {

@@ -129,7 +129,7 @@ pub enum Error {
         /// Number of tokens.
         vocab_size: usize,
     },
-    /// The vocabulary has neither the character, nor its bytes, nor an unknown token.
+    /// The vocabulary has neither the character, nor its bytes, nor an unknown token that is no control token.
     #[error("the vocabulary cannot spell {character:?} (U+{:04X}); remove it from the text", *character as u32)]
     Unspellable {
         /// The character.

@@ -60,7 +60,7 @@ fn sentence_piece(meta: &Metadata) -> Result<Tokenizer, Error> {
     let scores = meta.f32s(keys::SCORES)?;
     check_length(keys::SCORES, vocab_size, scores.len())?;
     let space_prefix = meta.opt_bool(keys::ADD_SPACE_PREFIX)?.unwrap_or(true);
-    let engine = SentencePiece::new(&vocabulary, scores, ids.unknown, space_prefix)?;
+    let engine = SentencePiece::new(&vocabulary, scores, ids.powerless_unknown(&vocabulary), space_prefix)?;
     let engine = Engine::SentencePiece(engine);
     assemble(meta, ids, true, Parts { vocabulary, special, engine, drops_space: space_prefix })
 }
@@ -140,6 +140,12 @@ impl SpecialIds {
     fn or_sentence_piece_defaults(self, vocab_size: usize) -> Self {
         let or = |id: Option<TokenId>, default| id.or((vocab_size > 2).then_some(default));
         Self { unknown: or(self.unknown, 0), bos: or(self.bos, 1), eos: or(self.eos, 2), ..self }
+    }
+
+    /// The unknown token, if text may turn into it: where a file takes a control token for it, nothing else can be spelled.
+    fn powerless_unknown(&self, vocabulary: &Vocabulary) -> Option<TokenId> {
+        let is_turn = |id| [self.bos, self.eos, self.eot, self.eom].contains(&Some(id));
+        self.unknown.filter(|&id| vocabulary.kind(id) != Some(TokenKind::Control) && !is_turn(id))
     }
 
     /// The kind of a token in a file without token types.

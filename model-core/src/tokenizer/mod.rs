@@ -10,7 +10,8 @@
 //! # Characters that the vocabulary lacks
 //! A byte-level vocabulary may lack single bytes (SmolLM2 has no token for 21 of them). Such a byte is left out of
 //! the tokens, and its neighbours do not merge across it, as in llama.cpp. SentencePiece-style vocabularies use their
-//! byte tokens, else one unknown token for a run of characters; only where there is neither is it an error.
+//! byte tokens, else one unknown token for a run of characters; only where there is neither, or the unknown token is a
+//! control token, is it an error.
 //!
 //! # The space in front
 //! SentencePiece-style vocabularies put a space in front of text at the beginning and after special tokens. When
