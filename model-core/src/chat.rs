@@ -14,6 +14,7 @@ mod json;
 mod message;
 mod presets;
 mod python;
+mod slices;
 mod variables;
 
 use std::collections::BTreeSet;
@@ -279,15 +280,17 @@ fn source_of(text: &str) -> Result<&str, Error> {
 }
 
 fn compile(source: &str) -> Result<Environment<'static>, Error> {
-    let mut environment = environment().map_err(|error| syntax_error(&error))?;
-    let source = python::without_generation_marks(source);
+    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+    let syntax = syntax.map_err(|error| syntax_error(&error))?;
+    let source = slices::as_calls(&python::without_generation_marks(source), &syntax);
+    let mut environment = environment(syntax);
     environment.add_template_owned(NAME, source).map_err(|error| syntax_error(&error))?;
     Ok(environment)
 }
 
-fn environment() -> Result<Environment<'static>, minijinja::Error> {
+fn environment(syntax: SyntaxConfig) -> Environment<'static> {
     let mut environment = Environment::new();
-    environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
+    environment.set_syntax(syntax);
     environment.set_fuel(Some(FUEL));
     environment.set_recursion_limit(RECURSION);
     environment.set_unknown_method_callback(python::call_method);
@@ -296,7 +299,7 @@ fn environment() -> Result<Environment<'static>, minijinja::Error> {
         let refused = Refused(message.to_owned());
         Err(minijinja::Error::new(ErrorKind::InvalidOperation, "the template refuses").with_source(refused))
     });
-    Ok(environment)
+    environment
 }
 
 /// What `raise_exception` was called with, found again at the end of the chain of causes.

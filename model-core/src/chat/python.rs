@@ -3,9 +3,12 @@
 use minijinja::value::{Value, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State};
 
+use super::slices;
+
 /// Methods that minijinja's values do not have.
 pub(super) fn call_method(_: &mut State, value: &Value, method: &str, args: &[Value]) -> Result<Value, Error> {
     match (value.kind(), value.as_str()) {
+        _ if method == slices::METHOD => slices::slice(value, args),
         (ValueKind::String, Some(text)) => string_method(text, method, args),
         (ValueKind::Map, _) => map_method(value, method, args),
         _ => Err(unknown()),
