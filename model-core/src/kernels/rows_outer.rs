@@ -25,10 +25,8 @@ pub(super) unsafe fn multiply<I: Isa, S: Source, const T: usize>(product: Produc
             let mut group = weights.add(layout.strip_bytes());
             for at in 0..layout.groups {
                 let x = InMemory { codes: product.codes.add(at * S::INPUT_CODES), stride: product.codes_stride };
-                if T == 1 {
-                    // The weights pass by once; a batch finds them in the cache.
-                    I::prefetch_next(group, S::GROUP_BYTES);
-                }
+                // Also for a batch, which finds its own weights in the cache and calls for those of the next pass.
+                I::prefetch_next(group, S::GROUP_BYTES);
                 let inputs = |token: usize| S::group::<I>(product, token * layout.groups + at);
                 group_step::<I, S, T>(&mut acc, group, x, inputs);
                 group = group.add(S::GROUP_BYTES);
