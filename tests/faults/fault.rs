@@ -255,7 +255,10 @@ impl Trial {
                 }
                 Err(Error::ModelMissing) if status.serving.is_none() => {}
                 // Also where the model of `status` answered: a step that was queued before the call may have let it go.
-                Err(Error::ModelLoading { .. }) => {}
+                Err(Error::ModelLoading { .. }) => {
+                    let load = icllama.model_status().load;
+                    assert!(matches!(load, LoadState::Loading { .. }), "{load:?}");
+                }
                 Err(refused) => panic!("{refused:?}"),
             }
         });
